@@ -1,0 +1,49 @@
+# make demo     install, run SPATL and FedAvg on real data, compare them
+# make test     check, then all tests
+# make check    style, types, import layers
+# make bench    the measured figures
+# make clean    remove the environment, caches and the demo's results
+# make help     show this
+
+PYTHON ?= python3
+BIN := .venv/bin
+STAMP := .venv/.installed
+DEMO := results/demo
+
+# One thread a process: with several, worker processes slow each other down.
+export OMP_NUM_THREADS := 1
+export RAY_USAGE_STATS_ENABLED := 0
+
+.DEFAULT_GOAL := help
+.PHONY: demo test check bench clean help
+
+$(STAMP): pyproject.toml constraints.txt
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install -c constraints.txt -e '.[dev,analysis,tune]'
+	@touch $@
+
+demo: $(STAMP)
+	$(BIN)/spatl run demo results.folder=$(DEMO) results.overwrite=true
+	$(BIN)/spatl run demo algorithm=fedavg results.folder=$(DEMO) results.overwrite=true
+	$(BIN)/python analysis/plots.py $(DEMO)
+
+check: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+test: check
+	$(BIN)/python -m pytest -m "not ray and not slow"
+	$(BIN)/python -m pytest -m "ray and not slow"
+
+bench: $(STAMP)
+	$(BIN)/python tests/benchmarks/run.py
+
+clean:
+	rm -rf .venv build dist $(DEMO) .hypothesis .import_linter_cache .mypy_cache .pytest_cache \
+		.ruff_cache
+	find . -name __pycache__ -type d -prune -exec rm -rf {} +
+
+help:
+	@sed -n 's/^# make /make /p' $(MAKEFILE_LIST)
