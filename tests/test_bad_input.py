@@ -1,0 +1,115 @@
+"""Experiments that cannot run are refused with the field, the value and the rule."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from spatl_ray.errors import ConfigError
+from spatl_ray.experiments import experiment_from, load_experiment
+
+
+def refused(mapping: dict[str, Any]) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        experiment_from(mapping)
+    return caught.value.faults
+
+
+def test_unknown_key() -> None:
+    assert refused({"training": {"learning_rat": 1}, "round": 5}) == (
+        "training.learning_rat is no field of training",
+        "round is no field of an experiment; did you mean rounds?",
+    )
+
+
+def test_wrong_type() -> None:
+    assert refused({"clients": [10]}) == ("clients must be an integer, got [10]",)
+
+
+@pytest.mark.parametrize("keep", [0, -0.1, 1.5])
+def test_keep_outside_of_0_to_1(keep: float) -> None:
+    fault = f"algorithm.keep must be in (0, 1], got {keep}"
+    assert refused({"algorithm": {"name": "spatl", "keep": keep}}) == (fault,)
+
+
+def test_sample_ratio_that_samples_nobody() -> None:
+    fault = "sample_ratio must sample at least one of 10 clients, got 0.01"
+    assert refused({"sample_ratio": 0.01}) == (fault,)
+
+
+def test_error_feedback_with_senders() -> None:
+    (fault,) = refused({"algorithm": {"name": "spatl", "error_feedback": True}})
+    assert fault.startswith("algorithm: denominator must be cohort with error_feedback")
+
+
+def test_error_feedback_with_derived_variates() -> None:
+    algorithm = {"name": "spatl", "error_feedback": True, "denominator": "cohort"}
+    (fault,) = refused({"algorithm": algorithm})
+    assert fault.startswith("algorithm: control.variate must be sent with error_feedback")
+
+
+def load_fault(path: Path | str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
+    with pytest.raises(ConfigError) as caught:
+        load_experiment(path, overrides)
+    return caught.value.faults
+
+
+def test_no_such_preset_names_the_nearest() -> None:
+    (fault,) = load_fault("fashion_lenett")
+    assert "presets demo, fashion_lenet, fashion_resnet20, reference_fashion" in fault
+    assert fault.endswith("got 'fashion_lenett'; did you mean 'fashion_lenet'?")
+
+
+def test_no_such_file() -> None:
+    (fault,) = load_fault("nowhere/demo.yaml")
+    assert "got 'nowhere/demo.yaml': no such file; did you mean 'demo'?" in fault
+
+
+def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
+    (fault,) = load_fault(tmp_path)
+    assert fault.endswith(": a folder")
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("rounds: [1\nclients: 2\n", "must be YAML: line 2, column 8: "),
+        ("rounds: 1\n\tclients: 2\n", "must be YAML: line 2, column 1: "),
+        ("when: 2024-13-45\n", "must be YAML: "),
+        ("- rounds\n", "must hold a mapping of fields at its top level, got a list"),
+        ("demo\n", "must hold a mapping of fields at its top level, got a str"),
+        ("# nothing\n", "must hold a mapping of fields at its top level, got nothing"),
+        ("x: !!python/object/apply:os.getcwd []\n", "must be YAML: line 1, column 4: "),
+    ],
+)
+def test_no_yaml_mapping(tmp_path: Path, text: str, rule: str) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_text(text, encoding="utf-8")
+    (fault,) = load_fault(path)
+    assert fault.startswith(f"{path} {rule}")
+
+
+def test_bytes_that_are_no_text(tmp_path: Path) -> None:
+    path = tmp_path / "broken.yaml"
+    path.write_bytes(b"\xff\xfe\x00rounds")
+    (fault,) = load_fault(path)
+    assert fault.startswith(f"{path} must be a text file that can be read")
+
+
+def test_a_key_given_twice(tmp_path: Path) -> None:
+    path = tmp_path / "twice.yaml"
+    path.write_text("rounds: 1\ntraining:\n  lr: 1\n  lr: 2\nrounds: 3\n", encoding="utf-8")
+    assert load_fault(path) == (
+        f"{path}, line 4: training.lr is given twice; a key must stand once",
+        f"{path}, line 5: rounds is given twice; a key must stand once",
+    )
+
+
+def test_malformed_overrides_are_shown_together() -> None:
+    faults = load_fault("demo", ("rounds", "=1", "a..b=2", "rounds=[", "clients=3"))
+    form = "an override must have the form key=value or a.b=value, got "
+    assert faults[:3] == (f"{form}'rounds'", f"{form}'=1'", f"{form}'a..b=2'")
+    assert faults[3].startswith("the value of override 'rounds=[' must be YAML: line 1")
+    assert len(faults) == 4
