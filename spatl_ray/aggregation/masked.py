@@ -1,0 +1,162 @@
+"""Masked weighted sums: what an algorithm declares, added up exactly, in any order and grouping."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from enum import Enum
+from typing import Literal
+
+import numpy as np
+import numpy.typing as npt
+
+from spatl_ray.aggregation.exact import ExactSum
+from spatl_ray.errors import AggregationError
+from spatl_ray.parameters import Array, Bits, Space
+from spatl_ray.update import Part, Parts
+
+Double = npt.NDArray[np.float64]
+
+
+class Weight(Enum):
+    """A client's factor in a sum.
+
+    COHORT is its objective weight p_i normalised over the round's cohort; POPULATION is p_i itself,
+    whose sum over all N clients is 1.
+    """
+
+    COHORT = "cohort"
+    POPULATION = "population"
+
+
+Denominator = Literal["senders", "cohort"]
+
+
+@dataclass(frozen=True)
+class Accumulator:
+    """One sum over the accepted updates: sum_i weight_i m_ij v_ij, over D_j.
+
+    Attributes:
+        name: of the term that is summed.
+        space: of the term's vector.
+        weight: w_i.
+        denominator: D_j is the weight of those who sent position j, or of the whole accepted
+            cohort; None leaves the sum as it is.
+    """
+
+    name: str
+    space: Space
+    weight: Weight = Weight.COHORT
+    denominator: Denominator | None = "senders"
+
+
+@dataclass(frozen=True)
+class Weights:
+    """A client's two weights in a round."""
+
+    cohort: float
+    population: float
+
+    def of(self, weight: Weight) -> float:
+        """The one that an accumulator names."""
+        return self.cohort if weight is Weight.COHORT else self.population
+
+
+@dataclass(frozen=True, eq=False)
+class Total:
+    """A finished accumulator.
+
+    Attributes:
+        values: shape (space.size,), 0 where nothing was sent.
+        sent: positions that somebody sent, or None for all.
+    """
+
+    values: Double
+    sent: Bits | None
+
+    def apply(self, vector: Array, scale: float = 1.0) -> Array:
+        """vector + scale * values, in the vector's dtype; what nobody sent keeps its bits."""
+        moved: Array = (vector.astype(np.float64) + scale * self.values).astype(vector.dtype)
+        return moved if self.sent is None else np.where(self.sent, moved, vector)
+
+
+class Accumulation:
+    """An accumulator's running sums: sum w m v and sum w m."""
+
+    def __init__(self, accumulator: Accumulator, levels: int) -> None:
+        self.accumulator = accumulator
+        self.levels = levels
+        self.values = ExactSum(accumulator.space.size, levels)
+        self.whole = ExactSum(1, levels)
+        self.masked: ExactSum | None = None
+
+    def _masked(self) -> ExactSum:
+        """Weights a position of those who sent only a part; made when the first one comes."""
+        if self.masked is None:
+            self.masked = ExactSum(self.accumulator.space.size, self.levels)
+        return self.masked
+
+    def add(self, part: Part, weight: float) -> None:
+        """Add one client's term."""
+        positions = part.mask.positions(self.accumulator.space)
+        self.values.add(part.values, weight, positions)
+        if positions is None:
+            self.whole.add(np.ones(1), weight)
+        else:
+            self._masked().add(np.ones(len(part.values)), weight, positions)
+
+    def merge(self, other: Accumulation) -> None:
+        """Add another group's sums."""
+        self.values.merge(other.values)
+        self.whole.merge(other.whole)
+        if other.masked is not None:
+            self._masked().merge(other.masked)
+
+    def total(self, cohort: float) -> Total:
+        """The sum over its denominator.
+
+        Args:
+            cohort: sum of the cohort weights of all accepted updates.
+        """
+        whole = float(self.whole.total()[0])
+        senders = whole + (0.0 if self.masked is None else self.masked.total())
+        sent = np.broadcast_to(np.asarray(senders) > 0, (self.accumulator.space.size,))
+        values = self.values.total()
+        if self.accumulator.denominator is not None:
+            divisor = senders if self.accumulator.denominator == "senders" else np.asarray(cohort)
+            values = np.divide(values, divisor, out=np.zeros_like(values), where=sent)
+        return Total(values, None if whole > 0 else sent)
+
+
+class Partial:
+    """The sums of one group of clients: small, whatever the number of clients.
+
+    Args:
+        accumulators: what the algorithm declares.
+        levels: precision of the sums (see `exact`).
+    """
+
+    def __init__(self, accumulators: Iterable[Accumulator], levels: int) -> None:
+        self.accumulations = {a.name: Accumulation(a, levels) for a in accumulators}
+        self.cohort = ExactSum(1, levels)
+
+    def add(self, terms: Parts, weights: Weights) -> None:
+        """Add the terms of one accepted update."""
+        if terms.keys() != self.accumulations.keys():
+            raise AggregationError(
+                f"terms must be {sorted(self.accumulations)}, got {sorted(terms)}"
+            )
+        for name, accumulation in self.accumulations.items():
+            accumulation.add(terms[name], weights.of(accumulation.accumulator.weight))
+        self.cohort.add(np.ones(1), weights.cohort)
+
+    def merge(self, other: Partial) -> None:
+        """Add another group's sums."""
+        for name, accumulation in self.accumulations.items():
+            accumulation.merge(other.accumulations[name])
+        self.cohort.merge(other.cohort)
+
+    def totals(self) -> Mapping[str, Total]:
+        """All accumulators, finished."""
+        cohort = float(self.cohort.total()[0])
+        return {name: a.total(cohort) for name, a in self.accumulations.items()}
