@@ -1,0 +1,144 @@
+"""Results folders to pandas frames, by way of pyarrow.dataset.
+
+A run's rows of a table lie in RESULTS/TABLE/run_id=RUN/round-NNNNNN.parquet. Where a crash cut the
+compaction of a finished run short, a hidden `.round-NNNNNN.compacted` holds all its rows and
+stands for the visible files, so that every row is read exactly once.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.dataset as ds
+import pyarrow.parquet as pq
+
+SCHEMA_VERSION = 1
+"""The version of the tables that this code reads."""
+
+TABLES = ("runs", "rounds", "clients", "layers", "events")
+
+Results = str | Path | Sequence[str | Path]
+
+_RUN_ID = ds.partitioning(pa.schema([("run_id", pa.string())]), flavor="hive")
+_ATTEMPTS = 5
+
+
+class LoadError(Exception):
+    """A results folder that cannot be read, or that does not hold what was asked for."""
+
+
+def load(
+    results: Results,
+    table: str,
+    columns: Sequence[str] | None = None,
+    runs: Iterable[str] | None = None,
+) -> pd.DataFrame:
+    """A table of one or several results folders, runs in the order of their ids.
+
+    Args:
+        results: a results folder, or several.
+        table: runs, rounds, clients, layers or events.
+        columns: the columns to read, or all.
+        runs: the ids of the runs to read, or all.
+
+    Raises:
+        LoadError: a folder is missing, holds no tables, or tables of another schema version; a
+            table, column or run is not there, or the table has no rows; or two folders hold a
+            run of one id.
+    """
+    if table not in TABLES:
+        raise LoadError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
+    folders = [Path(results)] if isinstance(results, str | Path) else [Path(r) for r in results]
+    wanted = None if runs is None else sorted(set(runs))
+    for attempt in range(_ATTEMPTS):
+        try:
+            return _read(folders, table, columns, wanted)
+        except FileNotFoundError as error:  # a run was being compacted meanwhile: look again
+            if attempt == _ATTEMPTS - 1:
+                raise LoadError(f"cannot read {table}: {error}") from error
+    raise AssertionError("unreachable")
+
+
+def _read(
+    folders: Sequence[Path], table: str, columns: Sequence[str] | None, wanted: list[str] | None
+) -> pd.DataFrame:
+    places = _places(folders, table)
+    if wanted is not None:
+        if absent := sorted(set(wanted) - places.keys()):
+            raise LoadError(
+                f"no rows of run {absent[0]!r} in {table}; runs there: {', '.join(sorted(places))}"
+            )
+        if not wanted:
+            raise LoadError("runs must name at least one run, or be None for all")
+        places = {run_id: places[run_id] for run_id in wanted}
+    parts = [_dataset(places[run_id]) for run_id in sorted(places)]
+    dataset = ds.dataset(parts)
+    if unknown := [name for name in columns or () if name not in dataset.schema.names]:
+        raise LoadError(
+            f"{table} has no column {unknown[0]!r}; columns: {', '.join(dataset.schema.names)}"
+        )
+    chosen = dataset.to_table(columns=None if columns is None else list(columns))
+    if chosen.num_rows == 0:
+        raise LoadError(f"{table} holds no rows in {_names(folders)}")
+    frame: pd.DataFrame = chosen.to_pandas()
+    return frame
+
+
+def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
+    """Where each run's rows of the table lie, by run id."""
+    places: dict[str, Path] = {}
+    for folder in folders:
+        _check_folder(folder)
+        for run in sorted((folder / table).glob("run_id=*")):
+            run_id = run.name.removeprefix("run_id=")
+            if not _files(run):
+                continue
+            if run_id in places:
+                raise LoadError(
+                    f"run {run_id!r} is in two folders: {places[run_id].parent} and {run.parent}"
+                )
+            places[run_id] = run
+    if not places:
+        raise LoadError(f"{table} holds no rows in {_names(folders)}")
+    return places
+
+
+def _check_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise LoadError(f"there is no results folder {folder}")
+    if not any(any((folder / table).glob("run_id=*")) for table in TABLES):
+        raise LoadError(
+            f"{folder} holds no results: none of {', '.join(TABLES)} with a run_id=... folder in it"
+        )
+
+
+def _files(run: Path) -> list[Path]:
+    """The files that hold each row of the run once, by first round."""
+    found = list(run.glob(".round-*.compacted")) or list(run.glob("round-*.parquet"))
+    return sorted(found, key=lambda path: int(path.stem.rpartition("-")[2]))
+
+
+def _dataset(run: Path) -> ds.Dataset:
+    """One run's rows, run_id from the path."""
+    paths = _files(run)
+    if not paths:
+        raise FileNotFoundError(f"{run} lost its files")
+    version = (pq.read_schema(paths[0]).metadata or {}).get(b"spatl_schema_version", b"none")
+    if version.decode() != str(SCHEMA_VERSION):
+        raise LoadError(
+            f"{run} holds tables of schema version {version.decode()}; "
+            f"this code reads version {SCHEMA_VERSION}"
+        )
+    return ds.dataset(
+        [str(path) for path in paths],
+        format="parquet",
+        partitioning=_RUN_ID,
+        partition_base_dir=str(run.parent),
+    )
+
+
+def _names(folders: Sequence[Path]) -> str:
+    return ", ".join(str(folder) for folder in folders) or "no folder at all"

@@ -1,0 +1,142 @@
+"""One row a run: what it reached, what it cost, and how that compares with FedAvg."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+
+import pandas as pd
+
+from analysis.load import LoadError, Results, load
+
+OWN = "local_test_accuracy_mean"
+GLOBAL = "global_test_accuracy"
+NOT_REACHED = "not reached"
+NO_FEDAVG = "no FedAvg run"
+UNKNOWN = "not known"
+MEGABYTE = 10**6
+"""Bytes."""
+
+_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio"]
+_BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
+_ROUND_COLUMNS = ["run_id", "round", *_BYTES, "seconds_total"]
+_SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
+
+
+def summary(results: Results, target: float | None = None, metric: str = OWN) -> pd.DataFrame:
+    """One row a run of a results folder, or of several: see `summarise`.
+
+    Raises:
+        LoadError: the folder cannot be read, or has no rounds or no such number.
+    """
+    runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio"])
+    columns = list(dict.fromkeys([*_ROUND_COLUMNS, OWN, GLOBAL, metric]))
+    rounds = load(results, "rounds", columns)
+    if not pd.api.types.is_numeric_dtype(rounds[metric]):
+        raise LoadError(f"metric must be a number, got column {metric!r}")
+    return summarise(runs, rounds, target, metric)
+
+
+def summarise(
+    runs: pd.DataFrame, rounds: pd.DataFrame, target: float | None = None, metric: str = OWN
+) -> pd.DataFrame:
+    """One row a run: accuracies, bytes, seconds, cost to a target, bytes against FedAvg's.
+
+    Final and best values are over the evaluated rounds. Megabytes are 10^6 bytes. Interrupted,
+    failed and running runs appear with their status and what they have so far.
+    `bytes_to_fedavg` is the run's bytes, up and down, over those of the FedAvg run of the same
+    data set, partition, model, seed, number of clients and sample ratio.
+
+    Args:
+        runs: rows of the table runs.
+        rounds: rows of the table rounds.
+        target: the value of `metric` to reach, or None: the lowest of the runs' best values, the
+            highest target that every evaluated run reaches.
+        metric: a column of rounds, larger being better.
+    """
+    groups = {run_id: frame.sort_values("round") for run_id, frame in rounds.groupby("run_id")}
+    nothing = rounds.iloc[:0]
+    if target is None:
+        target = float(rounds.groupby("run_id")[metric].max().min())
+    totals = {run_id: _total_bytes(groups.get(run_id, nothing)) for run_id in runs["run_id"]}
+    rows = []
+    for run in runs.to_dict("records"):
+        row = {name: run[name] for name in _SHOWN}
+        row |= _figures(groups.get(run["run_id"], nothing), metric, target)
+        row["bytes_to_fedavg"] = _ratio(run["run_id"], runs, totals)
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def to_markdown(frame: pd.DataFrame) -> str:
+    """The frame as a Markdown table; floats with four significant digits, nothing blank."""
+    lines = [list(frame.columns), ["---"] * len(frame.columns)]
+    lines += [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
+    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def to_csv(frame: pd.DataFrame) -> str:
+    """The frame as CSV with full precision; what is not known says so."""
+    return frame.astype(object).to_csv(index=False, na_rep=UNKNOWN, lineterminator="\n")
+
+
+def _figures(frame: pd.DataFrame, metric: str, target: float) -> dict[str, object]:
+    """What a run reached and cost, from its rounds in order."""
+    up, down = (float(frame[name].max()) / MEGABYTE if len(frame) else 0.0 for name in _BYTES)
+    to_target = _to_target(frame, metric, target)
+    return {
+        "rounds": len(frame),
+        "final_own_test_accuracy": _final(frame[OWN]),
+        "final_global_test_accuracy": _final(frame[GLOBAL]),
+        "best_own_test_accuracy": frame[OWN].max(),
+        "best_global_test_accuracy": frame[GLOBAL].max(),
+        "MB_up": up,
+        "MB_down": down,
+        "seconds": float(frame["seconds_total"].sum()),
+        "target": UNKNOWN if math.isnan(target) else f"{metric} >= {target:.4g}",
+        "rounds_to_target": to_target[0],
+        "MB_to_target": to_target[1],
+    }
+
+
+def _to_target(frame: pd.DataFrame, metric: str, target: float) -> tuple[int | str, float | str]:
+    """Rounds done, and megabytes up and down, when the metric first was at the target."""
+    reached = (frame[metric] >= target).to_numpy()
+    if not reached.any():
+        return NOT_REACHED, NOT_REACHED
+    first = int(reached.argmax())
+    return first + 1, float(frame[_BYTES].iloc[first].sum()) / MEGABYTE
+
+
+def _final(values: pd.Series) -> float:
+    known = values.dropna()
+    return float(known.iloc[-1]) if len(known) else math.nan
+
+
+def _total_bytes(frame: pd.DataFrame) -> float:
+    return float(frame[_BYTES].max().sum()) if len(frame) else 0.0
+
+
+def _ratio(run_id: str, runs: pd.DataFrame, totals: Mapping[str, float]) -> float | str:
+    """The run's bytes over those of the FedAvg run of its setting, or why there is no ratio."""
+    run = runs[runs["run_id"] == run_id].iloc[0]
+    if run["algorithm"] == "fedavg":
+        peers = [run_id]
+    else:
+        alike = (runs[_SETTING] == run[_SETTING]).all(axis=1)
+        peers = runs.loc[alike & (runs["algorithm"] == "fedavg"), "run_id"].tolist()
+    if not peers:
+        return NO_FEDAVG
+    if len(peers) > 1:
+        return f"{len(peers)} FedAvg runs"
+    if totals[peers[0]] == 0:
+        return "FedAvg sent nothing"
+    return totals[run_id] / totals[peers[0]]
+
+
+def _cell(value: object) -> str:
+    if isinstance(value, float):
+        if math.isnan(value):
+            return UNKNOWN
+        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
+    return UNKNOWN if value is None or value is pd.NA else str(value).replace("|", "\\|")

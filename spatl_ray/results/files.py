@@ -1,0 +1,203 @@
+"""The files of one run and table: each whole or absent, and no row in two of them.
+
+A run's rows of a table lie in FOLDER/TABLE/run_id=RUN/round-NNNNNN.parquet; NNNNNN is the first
+round in the file. The files' ranges of rounds do not overlap. A file is written under a hidden
+name that does not end in .parquet, synced, and renamed, so no reader meets half a file.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from spatl_ray.errors import ResultsError
+
+ROWS_A_GROUP = 2**17
+"""Rows a row group of a compacted file, so that compaction needs memory for these only."""
+
+_NAME = re.compile(r"round-(\d+)\.parquet")
+_COMPACTED = ".compacted"
+
+
+def run_folder(folder: Path, table: str, run_id: str) -> Path:
+    """Where a run's rows of a table lie."""
+    return folder / table / f"run_id={run_id}"
+
+
+def round_file(run: Path, round_: int) -> Path:
+    """The file whose first round is `round_`."""
+    return run / f"round-{round_:06d}.parquet"
+
+
+def first_round(path: Path) -> int:
+    """The round that a file's name states."""
+    found = _NAME.fullmatch(path.name)
+    if found is None:
+        raise ResultsError(f"a results file must be named round-NNNNNN.parquet, got {path}")
+    return int(found[1])
+
+
+def written(run: Path) -> list[Path]:
+    """The run's files that readers see, by first round."""
+    found = [path for path in run.glob("round-*.parquet") if _NAME.fullmatch(path.name)]
+    return sorted(found, key=first_round)
+
+
+def is_taken(run: Path) -> bool:
+    """Whether the run has rows in this table."""
+    return bool(written(run)) or any(run.glob(f".*{_COMPACTED}"))
+
+
+@contextmanager
+def reported(what: str, path: Path) -> Iterator[None]:
+    """Turn what the file system or Arrow refuses into a ResultsError that names the path."""
+    try:
+        yield
+    except (OSError, pa.ArrowException) as error:
+        raise ResultsError(f"cannot {what} {path}: {error}") from error
+
+
+def check_writable(folder: Path) -> None:
+    """Create the folder and a file in it: permission bits do not tell (root, read-only mounts).
+
+    Raises:
+        ResultsError: either cannot be done.
+    """
+    probe = folder / f".probe-{os.getpid()}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"\0")
+        probe.unlink()
+    except OSError as error:
+        raise ResultsError(
+            f"results.folder must be a folder that can be written, got {folder} ({error}): "
+            "take another results.folder"
+        ) from error
+
+
+def write(table: pa.Table, path: Path) -> None:
+    """Write a table as the file `path`, replacing it if it is there."""
+    _replace(path, table.schema, lambda writer: writer.write_table(table))
+
+
+def add(table: pa.Table, path: Path, keys: Sequence[str]) -> None:
+    """Write rows into the file `path`; of rows with equal keys, old or new, the last one stays."""
+    with reported("read", path):
+        if path.exists():
+            table = pa.concat_tables([pq.read_table(path, partitioning=None), table])
+    write(_latest(table, keys) if keys else table, path)
+
+
+def rewind(run: Path, round_: int) -> None:
+    """Remove the rows of `round_` and later ones, from the last file to the first.
+
+    Rows without a round (events of the run, not of a round) stay.
+    """
+    for path in reversed(written(run)):
+        with reported("rewind", path):
+            _keep_before(path, round_)
+
+
+def _keep_before(path: Path, round_: int) -> None:
+    """Leave a file's rows below `round_` and those without a round; no file, if there are none."""
+    rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
+    kept = pc.fill_null(pc.less(rounds, round_), True)
+    if not pc.any(kept).as_py():
+        path.unlink()
+    elif not pc.all(kept).as_py():
+        write(pq.read_table(path, partitioning=None).filter(kept), path)
+
+
+def compact(run: Path) -> None:
+    """Make the run's files one.
+
+    The rows are first written under a hidden name, whole; then the other files go, the last
+    first; then the hidden file takes the place of the first. Whatever step a crash leaves out,
+    a reader sees a prefix of the rounds, no row twice, and `repair` does the rest.
+    """
+    paths = written(run)
+    if len(paths) < 2:
+        return
+
+    def copy(writer: pq.ParquetWriter) -> None:
+        for group in _groups(paths):
+            writer.write_table(group)
+
+    with reported("compact", run):
+        schema = pq.read_schema(paths[0])
+    _replace(run / f".{paths[0].stem}{_COMPACTED}", schema, copy)
+    repair(run)
+
+
+def repair(run: Path) -> None:
+    """Finish a compaction that a crash interrupted, and remove half-written files."""
+    with reported("repair", run):
+        for compacted in run.glob(f".*{_COMPACTED}"):
+            first = run / f"{compacted.name[1:].removesuffix(_COMPACTED)}.parquet"
+            for path in reversed(written(run)):
+                if path != first:
+                    path.unlink()
+            compacted.replace(first)
+        for half in run.glob(".*.writing"):
+            half.unlink()
+
+
+def remove(run: Path) -> None:
+    """Remove the run's rows in this table."""
+    with reported("remove", run):
+        if run.exists():
+            shutil.rmtree(run)
+
+
+def _groups(paths: Sequence[Path]) -> Iterator[pa.Table]:
+    """The files' rows in order, gathered to tables of about ROWS_A_GROUP rows."""
+    gathered: list[pa.Table] = []
+    for path in paths:
+        gathered.append(pq.read_table(path, partitioning=None))
+        if sum(table.num_rows for table in gathered) >= ROWS_A_GROUP:
+            yield pa.concat_tables(gathered)
+            gathered = []
+    if gathered:
+        yield pa.concat_tables(gathered)
+
+
+def _latest(table: pa.Table, keys: Sequence[str]) -> pa.Table:
+    """Of rows with equal keys the last one, in the order of the table."""
+    numbered = table.select(keys).append_column("row", pa.array(range(table.num_rows), pa.int64()))
+    last = numbered.group_by(list(keys)).aggregate([("row", "max")])["row_max"]
+    if len(last) == table.num_rows:
+        return table
+    return table.take(last.combine_chunks().sort())
+
+
+def _replace(path: Path, schema: pa.Schema, fill: Callable[[pq.ParquetWriter], None]) -> None:
+    """Write a Parquet file under a hidden name, sync it, and rename it to `path`."""
+    half = path.with_name(f".{path.name.lstrip('.')}.writing")
+    with reported("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with pq.ParquetWriter(half, schema, compression="zstd") as writer:
+                fill(writer)
+            _sync(half)
+            half.replace(path)
+            _sync(path.parent)
+        except BaseException:
+            half.unlink(missing_ok=True)
+            raise
+
+
+def _sync(path: Path) -> None:
+    """Have the disk hold a file's bytes, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,202 @@
+"""Writes one run's rows, a few files a flush, so that a kill at any moment leaves whole tables."""
+
+from __future__ import annotations
+
+import re
+import time
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from spatl_ray.errors import ResultsError
+from spatl_ray.results import files
+from spatl_ray.results.columns import Row, build
+from spatl_ray.results.schema import KEYS, TABLES
+
+_ROW_TABLES = tuple(table for table in TABLES if table != "runs")
+_OWN_COLUMNS = ("end", "status", "error")
+
+
+class ResultsWriter:
+    """The tables of one run.
+
+    Rows come in the order of their rounds. A round below the last one is a replay: from it on,
+    everything written earlier is forgotten, except for events without a round: they are the run's
+    history. Of rows with the same key the last one stays.
+
+    Args:
+        folder: the results folder; several runs share it.
+        run_id: letters, digits, "_", "." and "-", and not a number or a date.
+        overwrite: replace a run of this id; its rows go when `start` is called.
+        flush_seconds: rows wait for the first new round after this time.
+        resume_at: continue a run of this id: keep its rows before this round.
+
+    Raises:
+        ResultsError: the id is no name, the run is already there (or, to be resumed, is not), or
+            the folder cannot be written. Nothing of an earlier run has been touched.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        run_id: str,
+        *,
+        overwrite: bool = False,
+        flush_seconds: float = 10.0,
+        resume_at: int | None = None,
+    ) -> None:
+        self._folder = Path(folder)
+        self._run_id = run_id
+        self._resume_at = resume_at
+        self._flush_seconds = flush_seconds
+        self._run: dict[str, object] | None = None
+        self._buffers: dict[str, list[pa.Table]] = {}
+        self._firsts: dict[str, int] = {}
+        self._last_round = 0
+        self._last_event_round = 0
+        self._flushed = time.monotonic()
+        _check_id(run_id)
+        self._check_free(overwrite)
+        files.check_writable(self._folder)
+
+    def start(self, run: Mapping[str, object]) -> None:
+        """Write the runs row with status "running".
+
+        Args:
+            run: every column of `runs` but end, status and error; run_id and start may be left
+                out. A resumed run keeps its first start.
+
+        Raises:
+            ResultsError: the run was started before, or the row does not fit the schema.
+        """
+        if self._run is not None:
+            raise ResultsError(f"run {self._run_id!r} must be started once")
+        if given := [name for name in _OWN_COLUMNS if name in run]:
+            raise ResultsError(f"runs: column {given[0]!r} is the writer's own, not to be given")
+        row = {"start": datetime.now(UTC), **run, "end": None, "status": "running", "error": None}
+        build("runs", [row], self._run_id)
+        self._clear(row)
+        self._run = row
+        self._write_run()
+
+    def add(self, table: str, rows: Sequence[Row]) -> None:
+        """Take rows of rounds, clients, layers or events; they are on disk after the next flush.
+
+        Args:
+            table: which table.
+            rows: one mapping a row with every column; run_id may be left out. Each row holds one
+                round; an event without one is filed under the round last seen.
+
+        Raises:
+            ResultsError: the run is not started, or a row does not fit the schema.
+        """
+        self._check_running()
+        if table == "runs":
+            raise ResultsError("runs: its one row is written by start and finish, not by add")
+        columns = build(table, rows, self._run_id)
+        if not rows:
+            return
+        first = self._enter(table, columns)
+        self._buffers.setdefault(table, []).append(columns)
+        self._firsts.setdefault(table, first)
+
+    def flush(self) -> None:
+        """Write what waits; a table's rows go to the file of their first round."""
+        for table in list(self._buffers):
+            path = files.round_file(self._place(table), self._firsts[table])
+            files.add(pa.concat_tables(self._buffers[table]), path, KEYS.get(table, ()))
+            del self._buffers[table], self._firsts[table]
+        self._flushed = time.monotonic()
+
+    def rewind(self, round_: int) -> None:
+        """Forget the rows of `round_` and later, on disk or waiting: they will come again."""
+        self.flush()
+        for table in _ROW_TABLES:
+            files.rewind(self._place(table), round_)
+        self._last_round = self._last_event_round = round_
+
+    def finish(self, status: str, error: str | None = None) -> None:
+        """Flush, make each table one file, and write the run's end.
+
+        Args:
+            status: finished, interrupted or failed.
+            error: what failed.
+
+        Raises:
+            ResultsError: the run is not started, or the status is none of the three.
+        """
+        row = {**self._check_running(), "end": datetime.now(UTC), "status": status, "error": error}
+        if status == "running":
+            raise ResultsError("status must be finished, interrupted or failed, got 'running'")
+        build("runs", [row], self._run_id)
+        self.flush()
+        for table in _ROW_TABLES:
+            files.compact(self._place(table))
+        self._run = row
+        self._write_run()
+        self._run = None
+
+    def _enter(self, table: str, columns: pa.Table) -> int:
+        """Take note of the rows' rounds, flush or rewind as they tell; return their first round."""
+        rounds = [value for value in columns["round"].unique().to_pylist() if value is not None]
+        if table == "events":
+            self._last_event_round = max([self._last_event_round, self._last_round, *rounds])
+            return self._last_event_round
+        first, last = min(rounds), max(rounds)
+        if first < self._last_round:
+            self.rewind(first)
+        elif first > self._last_round and self._is_due():
+            self.flush()
+        self._last_round = last
+        return int(first)
+
+    def _is_due(self) -> bool:
+        return time.monotonic() - self._flushed >= self._flush_seconds
+
+    def _place(self, table: str) -> Path:
+        return files.run_folder(self._folder, table, self._run_id)
+
+    def _check_running(self) -> dict[str, object]:
+        if self._run is None:
+            raise ResultsError(f"run {self._run_id!r} must be started, and not be finished")
+        return self._run
+
+    def _check_free(self, overwrite: bool) -> None:
+        taken = any(files.is_taken(self._place(table)) for table in TABLES)
+        if self._resume_at is not None and not taken:
+            raise ResultsError(f"there is no run {self._run_id!r} to resume in {self._folder}")
+        if taken and self._resume_at is None and not overwrite:
+            raise ResultsError(
+                f"run {self._run_id!r} is already in {self._folder}: take "
+                "results.overwrite=true or another results.folder"
+            )
+
+    def _clear(self, row: dict[str, object]) -> None:
+        """Make room: drop the old run (its runs row last), or what a resumed run does again."""
+        if self._resume_at is None:
+            for table in (*_ROW_TABLES, "runs"):
+                files.remove(self._place(table))
+            return
+        for table in TABLES:
+            files.repair(self._place(table))
+        self.rewind(self._resume_at)
+        path = files.round_file(self._place("runs"), 0)
+        with files.reported("read", path):
+            if path.exists():
+                row["start"] = pq.read_table(path, partitioning=None)["start"][0].as_py()
+
+    def _write_run(self) -> None:
+        columns = build("runs", [self._check_running()], self._run_id)
+        files.write(columns, files.round_file(self._place("runs"), 0))
+
+
+def _check_id(run_id: str) -> None:
+    """Refuse what is no name of a folder, or what readers of hive paths would take for a number."""
+    if not re.fullmatch(r"[\w.-]+", run_id) or re.fullmatch(r"[\d.eE-]+", run_id):
+        raise ResultsError(
+            'run_id must be made of letters, digits, "_", "." and "-", and not be a number or '
+            f"a date, got {run_id!r}"
+        )

@@ -1,0 +1,145 @@
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+
+import analysis.load
+from analysis.load import LoadError, load
+from spatl_ray.results.schema import SCHEMA_VERSION, TABLES
+
+WriteRun = Callable[..., Path]
+
+
+def test_constants_agree_with_the_schema() -> None:
+    assert analysis.load.SCHEMA_VERSION == SCHEMA_VERSION
+    assert set(analysis.load.TABLES) == set(TABLES)
+
+
+def test_all_columns_of_all_runs_in_the_order_of_ids(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "b", [(0.5, None), (0.75, 0.5)])
+    write_run(tmp_path, "a", [(0.25, 0.125)], status="running")
+    rounds = load(tmp_path, "rounds")
+    assert set(rounds.columns) == set(TABLES["rounds"].names)
+    assert rounds["run_id"].tolist() == ["a", "b", "b"]
+    assert rounds["local_test_accuracy_mean"].tolist() == [0.25, 0.5, 0.75]
+    assert rounds["global_test_accuracy"].isna().tolist() == [False, True, False]
+    assert load(str(tmp_path), "runs")["status"].tolist() == ["running", "finished"]
+
+
+def test_columns_and_runs_are_chosen(tmp_path: Path, write_run: WriteRun) -> None:
+    for run_id in ("a", "b", "c"):
+        write_run(tmp_path, run_id)
+    chosen = load(tmp_path, "rounds", ["bytes_up", "run_id"], runs=["c", "a"])
+    assert chosen.to_dict("list") == {"bytes_up": [10**6, 10**6], "run_id": ["a", "c"]}
+    assert load(tmp_path, "rounds", ["round"]).columns.tolist() == ["round"]
+
+
+def test_a_run_that_was_not_asked_for_is_not_opened(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "good")
+    broken = tmp_path / "rounds" / "run_id=broken" / "round-000000.parquet"
+    broken.parent.mkdir()
+    broken.write_bytes(b"not parquet")
+    assert load(tmp_path, "rounds", ["run_id"], ["good"])["run_id"].tolist() == ["good"]
+
+
+def test_several_folders_are_read_as_one(tmp_path: Path, write_run: WriteRun) -> None:
+    folders = [write_run(tmp_path / "k=1", "b"), write_run(tmp_path / "k=2", "a")]
+    assert load(folders, "rounds")["run_id"].tolist() == ["a", "b"]
+    assert "k" not in load(folders, "rounds").columns
+    write_run(tmp_path / "k=2", "b")
+    with pytest.raises(LoadError, match=r"run 'b' is in two folders: .*k=1.* and .*k=2"):
+        load(folders, "rounds")
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"table": "epochs"}, "one of runs, rounds, clients, layers, events, got 'epochs'"),
+        ({"table": "rounds", "columns": ["lr", "colour"]}, "rounds has no column 'colour'"),
+        ({"table": "rounds", "runs": ["a", "z"]}, "no rows of run 'z' in rounds; runs there: a"),
+        ({"table": "rounds", "runs": []}, "runs must name at least one run"),
+        ({"table": "layers"}, "layers holds no rows in "),
+    ],
+)
+def test_what_is_not_there_is_named(
+    tmp_path: Path, write_run: WriteRun, arguments: dict[str, object], message: str
+) -> None:
+    write_run(tmp_path, "a")
+    with pytest.raises(LoadError, match=message):
+        load(tmp_path, **arguments)  # type: ignore[arg-type]
+
+
+def test_folders_that_hold_no_results_are_named(tmp_path: Path) -> None:
+    with pytest.raises(LoadError, match=r"no results folder .*missing"):
+        load(tmp_path / "missing", "runs")
+    with pytest.raises(LoadError, match="holds no results: none of runs, rounds"):
+        load(tmp_path, "runs")
+    with pytest.raises(LoadError, match="no folder at all"):
+        load([], "runs")
+
+
+def test_a_table_without_rows_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "events" / "run_id=a" / "round-000000.parquet"
+    path.parent.mkdir(parents=True)
+    schema = TABLES["events"].remove(0)
+    pq.write_table(schema.empty_table(), path)
+    with pytest.raises(LoadError, match="events holds no rows"):
+        load(tmp_path, "events")
+
+
+@pytest.mark.parametrize("version", ["2", None])
+def test_another_schema_version_is_refused(
+    tmp_path: Path, write_run: WriteRun, version: str | None
+) -> None:
+    write_run(tmp_path, "a")
+    table = pa.table({"round": [0]})
+    if version is not None:
+        table = table.replace_schema_metadata({"spatl_schema_version": version})
+    path = tmp_path / "rounds" / "run_id=b" / "round-000000.parquet"
+    path.parent.mkdir()
+    pq.write_table(table, path)
+    found = version or "none"
+    with pytest.raises(LoadError, match=f"run_id=b holds .* version {found}; this code reads .* 1"):
+        load(tmp_path, "rounds")
+
+
+def test_files_that_a_compaction_removes_meanwhile_are_looked_up_again(
+    tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_run(tmp_path, "a")
+    run = tmp_path / "rounds" / "run_id=a"
+    looked_up = analysis.load._files
+    gone = [run / "round-000009.parquet"]
+
+    def with_a_vanished_file(place: Path) -> list[Path]:
+        return looked_up(place) + (gone[:1] and [gone.pop()] if place == run else [])
+
+    monkeypatch.setattr(analysis.load, "_files", with_a_vanished_file)
+    assert len(load(tmp_path, "rounds")) == 1
+    monkeypatch.setattr(analysis.load, "_files", lambda place: [run / "round-000009.parquet"])
+    with pytest.raises(LoadError, match=r"cannot read rounds: .*round-000009\.parquet"):
+        load(tmp_path, "rounds")
+
+
+def test_analysis_imports_nothing_but_pandas_pyarrow_and_matplotlib() -> None:
+    allowed = {"analysis", "pandas", "pyarrow", "matplotlib", "__future__"}
+    for path in Path(analysis.load.__file__).parent.glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom):
+                names = [node.module or ""]
+            for name in names:
+                top = name.partition(".")[0]
+                assert top in allowed or top in sys.stdlib_module_names, f"{path.name}: {name}"
+
+
+def test_strings_are_strings(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a")
+    assert pd.api.types.is_string_dtype(load(tmp_path, "runs")["run_id"])

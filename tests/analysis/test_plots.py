@@ -1,0 +1,179 @@
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+from matplotlib.axes import Axes
+
+from analysis.curves import COLOURS, curves
+from analysis.plots import bytes_figure, main, rounds_figure
+from analysis.tables import GLOBAL, OWN
+
+WriteRun = Callable[..., Path]
+MakeFrames = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+
+SCRIPT = Path(__file__).resolve().parents[2] / "analysis" / "plots.py"
+PNG = b"\x89PNG\r\n\x1a\n"
+MB = 10**6
+AVG = [(0.25, 0.125), (None, 0.25), (0.5, 0.375)]
+
+
+def _frames(make_frames: MakeFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_frames(
+        {
+            "avg": ({"algorithm": "fedavg"}, AVG, 3 * MB, 3 * MB),
+            "spatl": ({"algorithm": "spatl"}, [(0.75, None), (0.875, None)], MB // 8, MB // 8),
+            "local": ({"algorithm": "local_only"}, [(0.5, 0.25), (0.625, 0.5)], 0, 0),
+        }
+    )
+
+
+def _lines(axes: Axes) -> dict[str, tuple[list[float], list[float]]]:
+    return {
+        str(line.get_label()): (
+            np.ravel(line.get_xdata()).tolist(),
+            np.ravel(line.get_ydata()).tolist(),
+        )
+        for line in axes.get_lines()
+    }
+
+
+def test_lines_against_rounds_are_the_evaluated_rows(make_frames: MakeFrames) -> None:
+    own, whole = rounds_figure(curves(*_frames(make_frames)), [OWN, GLOBAL]).axes
+    assert _lines(own) == {
+        "FedAvg": ([0, 2], [0.25, 0.5]),
+        "SPATL": ([0, 1], [0.75, 0.875]),
+        "Local only": ([0, 1], [0.5, 0.625]),
+    }
+    assert _lines(whole) == {
+        "FedAvg": ([0, 1, 2], [0.125, 0.25, 0.375]),
+        "Local only": ([0, 1], [0.25, 0.5]),
+    }
+    assert own.get_xlabel() == whole.get_xlabel() == "communication round"
+    assert own.get_ylabel() == whole.get_ylabel() == "accuracy (fraction)"
+    assert [own.get_title(), whole.get_title()] == ["Clients' own test splits", "Global test set"]
+
+
+def test_lines_against_bytes_are_megabytes_up_and_down(make_frames: MakeFrames) -> None:
+    own, whole = bytes_figure(curves(*_frames(make_frames)), [OWN, GLOBAL]).axes
+    assert _lines(own) == {
+        "FedAvg": ([6, 18], [0.25, 0.5]),
+        "SPATL": ([0.25, 0.5], [0.75, 0.875]),
+        "Local only: 0 bytes, final value": ([0, 1], [0.625, 0.625]),
+    }
+    assert "MB" in own.get_xlabel()
+    assert "10$^6$ bytes" in own.get_xlabel()
+    assert own.get_xscale() == "log", "from 0.25 to 18 MB"
+    assert whole.get_xscale() == "linear", "one run with bytes has a value on the global test set"
+
+
+def test_a_run_that_is_evaluated_before_its_first_byte_begins_after_it(
+    make_frames: MakeFrames,
+) -> None:
+    runs, rounds = make_frames({"avg": ({}, AVG, 3 * MB, 0)})
+    rounds.loc[0, "bytes_up_cumulative"] = 0
+    own = bytes_figure(curves(runs, rounds), [OWN]).axes[0]
+    assert _lines(own) == {"FedAvg": ([9], [0.5])}
+
+
+def test_labels_say_what_differs(make_frames: MakeFrames) -> None:
+    once = [(0.5, 0.5)]
+    runs = {
+        "a": ({"algorithm": "spatl", "seed": 1}, once, 1, 1),
+        "b": ({"algorithm": "spatl", "seed": 2, "status": "running"}, once, 1, 1),
+        "c": ({"algorithm": "my_pkg.module:Mine", "seed": 2}, once, 1, 1),
+    }
+    drawn = curves(*make_frames(runs))
+    assert [c.label for c in drawn] == ["Mine, seed 2", "SPATL, seed 1", "SPATL, seed 2 (running)"]
+    alike = {name: ({"algorithm": "spatl"}, once, 1, 1) for name in ("x", "y")}
+    assert [c.label for c in curves(*make_frames(alike))] == ["SPATL, x", "SPATL, y"]
+
+
+@pytest.mark.parametrize(("algorithms", "seeds"), [(1, 30), (30, 1), (7, 4)])
+def test_many_runs_all_look_different(make_frames: MakeFrames, algorithms: int, seeds: int) -> None:
+    runs = {
+        f"{a}-{s}": ({"algorithm": f"a{a:02}", "seed": s}, [(0.5, 0.5)], 1, 1)
+        for a in range(algorithms)
+        for s in range(seeds)
+    }
+    drawn = curves(*make_frames(runs))
+    assert len({(c.colour, c.line, c.marker) for c in drawn}) == algorithms * seeds
+    assert len({c.colour for c in drawn}) == min(algorithms, len(COLOURS))
+
+
+@pytest.mark.parametrize("count", [1, 7, 30])
+def test_the_legend_lies_beside_the_panels_and_inside_of_the_picture(
+    make_frames: MakeFrames, count: int
+) -> None:
+    runs = {f"r{i}": ({"seed": i}, AVG, MB, MB) for i in range(count)}
+    figure = rounds_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
+    figure.draw_without_rendering()
+    (legend,) = figure.legends
+    box = legend.get_window_extent()
+    assert len(legend.get_texts()) == count
+    assert all(axes.get_tightbbox().x1 < box.x0 for axes in figure.axes)  # type: ignore[union-attr]
+    assert box.x1 <= figure.bbox.x1
+    assert box.y0 >= 0
+    assert box.y1 <= figure.bbox.y1
+
+
+def test_a_panel_without_values_says_so(make_frames: MakeFrames) -> None:
+    figure = rounds_figure(curves(*make_frames({"a": ({}, [(0.5, None)], 1, 1)})), [OWN, GLOBAL])
+    assert [text.get_text() for text in figure.axes[1].texts] == ["not evaluated"]
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FedAvg"]
+
+
+def test_the_script_runs_from_any_folder_without_a_display(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    results = write_run(tmp_path / "results", "a", AVG)
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    environment = {k: v for k, v in os.environ.items() if k not in ("DISPLAY", "PYTHONPATH")}
+    done = subprocess.run(
+        [sys.executable, str(SCRIPT), str(results)],
+        cwd=elsewhere,
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    table, _, paths = done.stdout.partition("\n\n")
+    names = ["accuracy_rounds.png", "accuracy_bytes.png", "summary.md", "summary.csv"]
+    assert [Path(line) for line in paths.splitlines()] == [results / "plots" / n for n in names]
+    assert table.startswith("| run_id | status | algorithm |")
+    assert (results / "plots" / "summary.md").read_text() == f"{table}\n"
+    assert (results / "plots" / "accuracy_rounds.png").read_bytes().startswith(PNG)
+    assert (results / "plots" / "accuracy_bytes.png").read_bytes().startswith(PNG)
+
+
+def test_options_choose_folder_format_metric_and_target(
+    tmp_path: Path, write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_run(tmp_path / "results", "a", AVG)
+    out = tmp_path / "pictures"
+    options = ["--format", "svg", "--metric", GLOBAL, "--target", "0.25", "--no-show-table"]
+    assert main([str(results), "--out", str(out), *options]) == 0
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[0] == str(out / "accuracy_rounds.svg")
+    assert "<svg" in (out / "accuracy_bytes.svg").read_text()
+    summary = pd.read_csv(out / "summary.csv")
+    assert summary["target"].tolist() == ["global_test_accuracy >= 0.25"]
+    assert summary["rounds_to_target"].tolist() == [2]
+    assert not (results / "plots").exists()
+
+
+def test_what_cannot_be_read_is_said_in_one_line(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main([str(tmp_path / "missing")]) == 1
+    captured = capsys.readouterr()
+    assert captured.err == f"error: there is no results folder {tmp_path / 'missing'}\n"
+    assert captured.out == ""

@@ -1,0 +1,184 @@
+"""Golden values are worked out by hand from the accuracies and bytes a round that a test gives."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from io import StringIO
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from analysis.load import LoadError
+from analysis.tables import (
+    GLOBAL,
+    NO_FEDAVG,
+    NOT_REACHED,
+    UNKNOWN,
+    summarise,
+    summary,
+    to_csv,
+    to_markdown,
+)
+
+WriteRun = Callable[..., Path]
+MakeFrames = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
+MB = 10**6
+
+FEDAVG = [(0.25, 0.25), (None, None), (0.75, 0.5), (0.5, 0.75)]
+SPATL = [(0.5, 0.125), (0.875, 0.25), (0.75, None)]
+
+
+def _two(make_frames: MakeFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
+    return make_frames(
+        {
+            "avg": ({"algorithm": "fedavg"}, FEDAVG, MB, 2 * MB),
+            "spatl": ({"algorithm": "spatl", "status": "interrupted"}, SPATL, MB // 2, 2 * MB),
+        }
+    )
+
+
+def test_summary_of_two_runs_by_hand(make_frames: MakeFrames) -> None:
+    table = summarise(*_two(make_frames)).set_index("run_id")
+    setting = {"dataset": "digits", "partition": "dirichlet(beta=0.3)", "model": "lenet", "seed": 0}
+    target = {"target": "local_test_accuracy_mean >= 0.75"}
+    assert table.loc["avg"].to_dict() == setting | target | {
+        "status": "finished",
+        "algorithm": "fedavg",
+        "rounds": 4,
+        "final_own_test_accuracy": 0.5,
+        "final_global_test_accuracy": 0.75,
+        "best_own_test_accuracy": 0.75,
+        "best_global_test_accuracy": 0.75,
+        "MB_up": 4.0,
+        "MB_down": 8.0,
+        "seconds": 2.0,
+        "rounds_to_target": 3,
+        "MB_to_target": 9.0,
+        "bytes_to_fedavg": 1.0,
+    }
+    assert table.loc["spatl"].to_dict() == setting | target | {
+        "status": "interrupted",
+        "algorithm": "spatl",
+        "rounds": 3,
+        "final_own_test_accuracy": 0.75,
+        "final_global_test_accuracy": 0.25,
+        "best_own_test_accuracy": 0.875,
+        "best_global_test_accuracy": 0.25,
+        "MB_up": 1.5,
+        "MB_down": 6.0,
+        "seconds": 1.5,
+        "rounds_to_target": 2,
+        "MB_to_target": 5.0,
+        "bytes_to_fedavg": 7.5 / 12,
+    }
+
+
+def test_a_target_of_one_metric_that_one_run_misses(make_frames: MakeFrames) -> None:
+    table = summarise(*_two(make_frames), target=0.5, metric=GLOBAL).set_index("run_id")
+    assert table["target"].unique().tolist() == ["global_test_accuracy >= 0.5"]
+    assert table["rounds_to_target"].to_dict() == {"avg": 3, "spatl": NOT_REACHED}
+    assert table["MB_to_target"].to_dict() == {"avg": 9.0, "spatl": NOT_REACHED}
+
+
+@settings(deadline=None, max_examples=40)
+@given(st.lists(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=5), min_size=1))
+def test_every_evaluated_run_reaches_the_default_target(values: list[list[float | None]]) -> None:
+    heads = pd.DataFrame(
+        [
+            {"run_id": f"r{i}", "status": "running", "algorithm": "fedavg", "dataset": "d"}
+            | {"partition": "p", "model": "m", "seed": i, "clients": 1, "sample_ratio": 1.0}
+            for i in range(len(values))
+        ]
+    )
+    rows = [
+        {"run_id": f"r{i}", "round": r, "local_test_accuracy_mean": v, "global_test_accuracy": v}
+        | {"bytes_up_cumulative": 1, "bytes_down_cumulative": 1, "seconds_total": 1.0}
+        for i, run in enumerate(values)
+        for r, v in enumerate(run)
+    ]
+    floats = dict.fromkeys(["local_test_accuracy_mean", "global_test_accuracy"], float)
+    table = summarise(heads, pd.DataFrame(rows).astype(floats))
+    for run, reached in zip(values, table["rounds_to_target"], strict=True):
+        assert (reached == NOT_REACHED) == all(value is None for value in run)
+
+
+def test_fedavg_of_another_setting_is_no_yardstick(make_frames: MakeFrames) -> None:
+    once = [(0.5, 0.5)]
+    others: dict[str, dict[str, object]] = {
+        "seed": {"seed": 1},
+        "data": {"dataset": "other"},
+        "cohort": {"sample_ratio": 0.5},
+    }
+    runs = {name: ({"algorithm": "fedavg"} | f, once, MB, MB) for name, f in others.items()}
+    runs["spatl"] = ({"algorithm": "spatl"}, once, MB, MB)
+    table = summarise(*make_frames(runs)).set_index("run_id")
+    assert table.loc["spatl", "bytes_to_fedavg"] == NO_FEDAVG
+    assert table.loc["seed", "bytes_to_fedavg"] == 1.0
+
+
+def test_two_equal_fedavg_runs_and_a_silent_one_are_told(make_frames: MakeFrames) -> None:
+    once = [(0.5, 0.5)]
+    spatl = ({"algorithm": "spatl"}, once, MB, MB)
+    avg = ({"algorithm": "fedavg"}, once, MB, MB)
+    twice = summarise(*make_frames({"spatl": spatl, "a": avg, "b": avg}))
+    assert twice["bytes_to_fedavg"].tolist() == ["2 FedAvg runs", 1.0, 1.0]
+    silent = summarise(*make_frames({"spatl": spatl, "a": (avg[0], once, 0, 0)}))
+    assert silent["bytes_to_fedavg"].tolist() == ["FedAvg sent nothing"] * 2
+
+
+def test_local_only_costs_nothing_to_the_target(make_frames: MakeFrames) -> None:
+    runs = {
+        "avg": ({"algorithm": "fedavg"}, FEDAVG, MB, MB),
+        "local": ({"algorithm": "local_only"}, [(0.75, 0.25)], 0, 0),
+    }
+    row = summarise(*make_frames(runs)).set_index("run_id").loc["local"]
+    assert (row["MB_up"], row["MB_down"], row["MB_to_target"]) == (0, 0, 0)
+    assert (row["rounds_to_target"], row["bytes_to_fedavg"]) == (1, 0)
+
+
+def test_runs_that_did_not_get_far_are_shown_without_blanks(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    write_run(tmp_path, "done", [(0.5, 0.25)])
+    write_run(tmp_path, "begun", [], status="running", algorithm="spatl")
+    write_run(tmp_path, "blind", [(None, None)], status="failed", algorithm="fedper")
+    table = summary(tmp_path).set_index("run_id")
+    assert table["status"].to_dict() == {"begun": "running", "blind": "failed", "done": "finished"}
+    assert table["rounds"].to_dict() == {"begun": 0, "blind": 1, "done": 1}
+    assert table.loc["begun", "rounds_to_target"] == NOT_REACHED
+    assert table.loc["begun", "bytes_to_fedavg"] == 0
+    for text in (to_markdown(table), to_csv(table).replace(",", " | ")):
+        assert UNKNOWN in text
+        assert "|  |" not in text
+        assert "nan" not in text
+
+
+def test_a_metric_must_be_a_number_that_is_there(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a")
+    with pytest.raises(LoadError, match="no column 'accuracy'"):
+        summary(tmp_path, metric="accuracy")
+    with pytest.raises(LoadError, match="metric must be a number, got column 'run_id'"):
+        summary(tmp_path, metric="run_id")
+    with pytest.raises(LoadError, match="holds no results"):
+        summary(tmp_path / "rounds")
+
+
+def test_markdown_by_hand() -> None:
+    frame = pd.DataFrame({"run": ["a|b", "c"], "MB": [1234.56, 0.123456], "to": [3, "not reached"]})
+    assert to_markdown(frame) == (
+        "| run | MB | to |\n"
+        "| --- | --- | --- |\n"
+        "| a\\|b | 1235 | 3 |\n"
+        "| c | 0.1235 | not reached |\n"
+    )
+
+
+def test_csv_keeps_every_bit(make_frames: MakeFrames) -> None:
+    table = summarise(*_two(make_frames))
+    table["MB_up"] = [0.1 + 0.2, 1 / 3]
+    back = pd.read_csv(StringIO(to_csv(table)))
+    assert back["MB_up"].tolist() == [0.1 + 0.2, 1 / 3]
+    assert back["bytes_to_fedavg"].tolist() == [1, 0.625]
