@@ -1,0 +1,263 @@
+"""What an algorithm is: state in, state out, and only what differs from weighted averaging.
+
+A round, as the engine runs it:
+
+    server                             client i
+    broadcast(server)   -- bytes -->   tasks(view)           what to train
+                                       ... local training ...
+                                       propose(view, ends)   update and private state
+    judge(decoded)      <-- bytes --
+    terms(decoded)                     commit(view, proposal, decoded)   if the verdict is not "rejected"
+    sums over accumulators
+    step(server, totals, accepted)
+
+`terms` and `commit` see the same decoded (and, if clipped, scaled) update, so server and client
+never disagree about what was sent.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from spatl_ray.aggregation.masked import Accumulator, Denominator, Total
+from spatl_ray.config import Training
+from spatl_ray.models.split import SplitModel
+from spatl_ray.parameters import Array, Arrays, Bits, Layout, ModelVector, Space
+from spatl_ray.training.evaluate import Score
+from spatl_ray.training.local import LocalResult, LocalTask
+from spatl_ray.update import WHOLE, ClientState, Mask, Part, Parts, Update, keep
+
+MODEL = "model"
+DELTA = "delta"
+BUFFERS = "buffers"
+CONTROL = "control"
+LOCAL = "local"
+LOCAL_BUFFERS = "local_buffers"
+
+Totals = Mapping[str, Total]
+
+
+@dataclass(frozen=True, eq=False)
+class Setting:
+    """What an algorithm knows of its run.
+
+    Attributes:
+        layout: of the model, by the algorithm's own roles.
+        training: local training's settings.
+        clients: number N of all clients.
+        uplink: value type of updates.
+        downlink: value type of broadcasts.
+    """
+
+    layout: Layout
+    training: Training
+    clients: int
+    uplink: str
+    downlink: str
+
+
+@dataclass(frozen=True, eq=False)
+class ClientView:
+    """What one client sees in one round.
+
+    Attributes:
+        lr: learning rate of the round.
+        samples: its training samples n_i.
+        received: the decoded broadcast (its personal part included) by part name, in training dtype.
+        state: its committed state.
+        validate: scores a model on its own validation split; None if that is empty.
+    """
+
+    client: int
+    round: int
+    lr: float
+    samples: int
+    received: Arrays
+    state: ClientState
+    validate: Callable[[ModelVector], Score | None]
+
+
+@dataclass(frozen=True, eq=False)
+class Proposal:
+    """What a client would send, and what it would keep if the update is accepted.
+
+    Attributes:
+        parts: the update's masked vectors.
+        private: its new state, before `commit` adds what depends on the decoded update.
+        inference: channels kept for inference, if the algorithm decides on them.
+    """
+
+    parts: Parts
+    private: Arrays
+    inference: Bits | None = field(default=None)
+
+
+class Algorithm(ABC):
+    """Base of all algorithms: weighted averaging of what is shared.
+
+    Subclasses say what is shared, and override what they do otherwise.
+    """
+
+    denominator: Denominator = "senders"
+    server_lr: float = 1.0
+
+    @abstractmethod
+    def is_shared(self, part: str) -> bool:
+        """Whether a model part ("encoder", "predictor", ...) is shared; otherwise it is local."""
+
+    def extend(self, model: SplitModel) -> SplitModel:
+        """The model this algorithm trains: the given one, or one with parts added."""
+        return model
+
+    def bind(self, setting: Setting) -> None:
+        """Take the run's setting; called once, before anything else but the two hooks above.
+
+        Raises:
+            ConfigError: the algorithm cannot run in this setting.
+        """
+        self.setting = setting
+        self.layout = setting.layout
+
+    # --- messages -------------------------------------------------------------------------------
+
+    def spaces(self) -> Mapping[str, Space]:
+        """The flat vectors that messages may carry, by part name."""
+        shared, buffers = self.layout.shared, self.layout.shared_buffers
+        return {MODEL: shared, DELTA: shared, CONTROL: shared, BUFFERS: buffers}
+
+    def broadcast(self, server: Arrays) -> Parts:
+        """What every client receives."""
+        spaces = self.spaces()
+        kind = self.setting.downlink
+        sent = [name for name in server if name in spaces and spaces[name].size]
+        return {name: keep(server[name], WHOLE, spaces[name], kind) for name in sent}
+
+    def personal(self, server: Arrays, client: int) -> Parts:
+        """What one client receives on top of the broadcast; no parts, no bytes."""
+        return {}
+
+    def receive(self, parts: Parts, state: ClientState) -> Arrays:
+        """A client's decoded broadcast as dense vectors in training dtype.
+
+        Args:
+            parts: of the common and the personal payload together.
+            state: the client's; empty where the server looks at a broadcast (global model, rules
+                that need every update).
+        """
+        spaces = self.spaces()
+        dtype = np.dtype(self.setting.training.dtype)
+        return {name: part.dense(spaces[name], dtype) for name, part in parts.items()}
+
+    # --- state ----------------------------------------------------------------------------------
+
+    def start_server(self, model: ModelVector) -> Arrays:
+        """The server's arrays before round 0: those named like a message part are broadcast."""
+        shared, buffers = self.layout.shared.size, self.layout.shared_buffers.size
+        return {MODEL: model.parameters[:shared].copy(), BUFFERS: model.buffers[:buffers].copy()}
+
+    def start_client(self, model: ModelVector) -> Arrays:
+        """The state of a client that never trained: what is local in the initial model."""
+        return self.own(model)
+
+    def own(self, model: ModelVector) -> dict[str, Array]:
+        """What is local in a model, as arrays of a client's state."""
+        local = model.parameters[self.layout.shared.size :]
+        buffers = model.buffers[self.layout.shared_buffers.size :]
+        named = {LOCAL: local.copy(), LOCAL_BUFFERS: buffers.copy()}
+        return {name: array for name, array in named.items() if array.size}
+
+    def personal_model(self, received: Arrays, state: ClientState) -> ModelVector:
+        """A client's whole model: what it received, joined with what is its own."""
+        return ModelVector(
+            _joined(received.get(MODEL), state.get(LOCAL)),
+            _joined(received.get(BUFFERS), state.get(LOCAL_BUFFERS)),
+        )
+
+    @property
+    def is_personal(self) -> bool:
+        """Whether clients' models differ."""
+        return self.layout.local.size + self.layout.local_buffers.size > 0
+
+    def global_model(self, received: Arrays) -> ModelVector | None:
+        """The one model of the whole federation, or None if there is none."""
+        return None if self.is_personal else self.personal_model(received, {})
+
+    # --- client ---------------------------------------------------------------------------------
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        """What the client trains, one task after the other; usually one."""
+        return (LocalTask(self.personal_model(view.received, view.state)),)
+
+    def propose(self, view: ClientView, results: Sequence[LocalResult]) -> Proposal:
+        """The update, and the state to keep with it, from the tasks' results."""
+        end = results[0].end
+        return Proposal(self.moved(view, end, WHOLE), self.own(end))
+
+    def moved(self, view: ClientView, end: ModelVector, mask: Mask) -> dict[str, Part]:
+        """The movement y - x of what is shared, at the kept positions, in the uplink's value type."""
+        layout, kind = self.layout, self.setting.uplink
+        parts = {}
+        if layout.shared.size:
+            delta = end.parameters[: layout.shared.size] - view.received[MODEL]
+            parts[DELTA] = keep(delta, mask, layout.shared, kind)
+        if layout.shared_buffers.size:
+            delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
+            parts[BUFFERS] = keep(delta, mask, layout.shared_buffers, kind)
+        return parts
+
+    def remembered(self, state: ClientState) -> Mapping[str, Mask]:
+        """Masks of the client's last accepted update, which both sides know, by part name."""
+        return {}
+
+    def commit(self, view: ClientView, proposal: Proposal, update: Update) -> ClientState:
+        """The client's new state, once its decoded update was accepted."""
+        return proposal.private
+
+    # --- server ---------------------------------------------------------------------------------
+
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        """The sums that `step` needs: for averaging, the movement of parameters and of buffers."""
+        layout = self.layout
+        spaces = {DELTA: layout.shared, BUFFERS: layout.shared_buffers}
+        return tuple(
+            Accumulator(name, space, denominator=self.denominator)
+            for name, space in spaces.items()
+            if space.size
+        )
+
+    def terms(self, update: Update, received: Arrays, lr: float) -> Parts:
+        """What a decoded update adds to each accumulator, by its name.
+
+        Args:
+            update: as decoded, and scaled if it was clipped.
+            received: the decoded broadcast that the client started from.
+            lr: learning rate of the round.
+        """
+        return {name: update.parts[name] for name in (DELTA, BUFFERS) if name in update.parts}
+
+    def step(self, server: Arrays, totals: Totals, accepted: frozenset[int]) -> Arrays:
+        """The server's arrays after the round: x + server_lr * mean, buffers + mean.
+
+        Args:
+            server: its arrays before the round.
+            totals: the finished accumulators by name.
+            accepted: clients whose update counted: those whose new state was committed.
+        """
+        new = dict(server)
+        if DELTA in totals:
+            new[MODEL] = totals[DELTA].apply(server[MODEL], self.server_lr)
+        if BUFFERS in totals:
+            new[BUFFERS] = totals[BUFFERS].apply(server[BUFFERS])
+        return new
+
+
+def _joined(*arrays: Array | None) -> Array:
+    """The arrays that exist, one behind the other."""
+    there = [array for array in arrays if array is not None]
+    if len(there) == 1:
+        return there[0]
+    return np.concatenate(there) if there else np.zeros(0, dtype=np.float32)

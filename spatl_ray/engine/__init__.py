@@ -1,0 +1,1 @@
+"""What runs a round: workers, aggregator, backends, and the loop over rounds."""

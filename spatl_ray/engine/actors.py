@@ -1,0 +1,87 @@
+"""Ray actors around worker and aggregator: nothing but the crossing of process borders."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import ray
+
+from spatl_ray.config import Experiment
+from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.aggregator import Aggregator
+from spatl_ray.engine.device import choose_device
+from spatl_ray.engine.messages import (
+    BroadcastBytes,
+    ClientReport,
+    ClientScore,
+    EvaluationTask,
+    Facts,
+    GroupPayloads,
+    GroupSums,
+    GroupTask,
+    StepReport,
+)
+from spatl_ray.engine.worker import Worker
+from spatl_ray.parameters import Arrays
+from spatl_ray.training.evaluate import Score
+
+
+@ray.remote
+class ClientActor:
+    """A long-lived process that trains many virtual clients; see `Worker`."""
+
+    def __init__(
+        self, experiment: Experiment, held: Sequence[Any], states: Path, index: int
+    ) -> None:
+        (reference,) = held
+        data: FederatedData = ray.get(reference)
+        name = f"client-actor-{index}"
+        self._worker = Worker(experiment, data, states, choose_device(experiment.engine), name)
+
+    def facts(self) -> Facts:
+        """What the driver must know before the first round."""
+        return self._worker.facts()
+
+    def train(
+        self, task: GroupTask, broadcast: BroadcastBytes
+    ) -> tuple[GroupSums, tuple[ClientReport, ...]]:
+        """Train a group and sum its updates here; the sums stay in the object store."""
+        return self._worker.train(task, broadcast)
+
+    def train_payloads(
+        self, task: GroupTask, broadcast: BroadcastBytes
+    ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:
+        """Train a group; the payloads go to the aggregator one by one."""
+        return self._worker.train_payloads(task, broadcast)
+
+    def commit(self, step: StepReport) -> None:
+        """Commit what `train_payloads` left open."""
+        self._worker.commit(step.round, step.verdicts)
+
+    def evaluate(
+        self, task: EvaluationTask, broadcast: BroadcastBytes
+    ) -> tuple[tuple[ClientScore, ...], Score | None]:
+        """Evaluate panel members."""
+        return self._worker.evaluate(task, broadcast)
+
+
+@ray.remote
+class AggregatorActor:
+    """The process that owns the global model and combines masked updates; see `Aggregator`."""
+
+    def __init__(self, experiment: Experiment, shape: tuple[int, ...], classes: int) -> None:
+        self._aggregator = Aggregator(experiment, shape, classes)
+
+    def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
+        """The round's broadcast."""
+        return self._aggregator.broadcast(round_, clients)
+
+    def step(self, round_: int, *groups: GroupSums | GroupPayloads) -> StepReport:
+        """Combine the groups of a round."""
+        return self._aggregator.step(round_, groups)
+
+    def arrays(self) -> Arrays:
+        """The server's arrays."""
+        return self._aggregator.arrays()

@@ -1,0 +1,138 @@
+"""The aggregator: owns the global model and combines a round's updates."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping, Sequence
+
+import torch
+
+from spatl_ray.aggregation.masked import Partial, Total, Weights
+from spatl_ray.aggregation.median import coordinate_median
+from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.config import Experiment
+from spatl_ray.engine.blueprint import make_blueprint
+from spatl_ray.engine.messages import (
+    BroadcastBytes,
+    Envelope,
+    GroupPayloads,
+    GroupSums,
+    StepReport,
+)
+from spatl_ray.engine.receive import Received, receive
+from spatl_ray.errors import AggregationError
+from spatl_ray.parameters import Arrays
+from spatl_ray.update import Broadcast, Parts, Update
+from spatl_ray.wire.codec import decode_broadcast, encode
+
+
+class Aggregator:
+    """The server of a run.
+
+    Args:
+        experiment: the config.
+        shape: of one sample.
+        classes: number of labels.
+    """
+
+    def __init__(self, experiment: Experiment, shape: tuple[int, ...], classes: int) -> None:
+        torch.set_num_threads(1)
+        self.blueprint = make_blueprint(experiment, shape, classes, torch.device("cpu"))
+        self.algorithm = self.blueprint.algorithm
+        self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
+        self.round = 0
+        self._cached: BroadcastBytes | None = None
+
+    def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
+        """The round's broadcast; the common part is encoded once a round.
+
+        Raises:
+            AggregationError: not the round that the server is in.
+        """
+        self._check_round(round_)
+        if self._cached is None or self._cached.round != round_:
+            common = self._encode(self.algorithm.broadcast(self.server))
+            self._cached = BroadcastBytes(round_, common)
+        personal = {c: self._encode(self.algorithm.personal(self.server, c)) for c in clients}
+        return BroadcastBytes(round_, self._cached.common, {c: p for c, p in personal.items() if p})
+
+    def step(self, round_: int, groups: Sequence[GroupSums | GroupPayloads]) -> StepReport:
+        """Combine the groups of a round, in any order; a group that comes twice counts once.
+
+        Raises:
+            AggregationError: a group of another round.
+        """
+        start = time.perf_counter()
+        self._check_round(round_)
+        unique = {group.group: group for group in groups}
+        for group in unique.values():
+            self._check_round(group.round)
+        sums = [g for g in unique.values() if isinstance(g, GroupSums)]
+        payloads = [g for g in unique.values() if isinstance(g, GroupPayloads)]
+        verdicts: dict[int, Verdict] = {}
+        if payloads:
+            totals, verdicts = self._combine(payloads)
+        else:
+            totals = self._merged([g.partial for g in sums]).totals()
+        accepted = {c for g in sums for c in g.accepted} | {
+            c for c, verdict in verdicts.items() if verdict.counts
+        }
+        self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
+        self.round += 1
+        return StepReport(round_, verdicts, time.perf_counter() - start)
+
+    def arrays(self) -> Arrays:
+        """The server's arrays."""
+        return dict(self.server)
+
+    def _check_round(self, round_: int) -> None:
+        if round_ != self.round:
+            raise AggregationError(f"round must be {self.round}, got {round_}")
+
+    def _encode(self, parts: Parts) -> bytes:
+        return encode(Broadcast(self.round, parts), self.algorithm.spaces())
+
+    def _empty(self) -> Partial:
+        return Partial(self.algorithm.accumulators(), self.blueprint.levels)
+
+    def _merged(self, partials: Sequence[Partial]) -> Partial:
+        """All groups' sums together."""
+        merged = self._empty()
+        for partial in partials:
+            merged.merge(partial)
+        return merged
+
+    def _combine(
+        self, groups: Sequence[GroupPayloads]
+    ) -> tuple[Mapping[str, Total], dict[int, Verdict]]:
+        """Judge every update; means become coordinate-wise medians, plain sums stay sums."""
+        judged: list[tuple[Weights, Received]] = []
+        verdicts: dict[int, Verdict] = {}
+        for group in groups:
+            for envelope in group.envelopes:
+                received = self._receive(envelope, group.lr)
+                verdicts[envelope.client] = received.verdict
+                if received.verdict.counts:
+                    judged.append((envelope.weights, received))
+        partial = self._empty()
+        for weights, received in judged:
+            partial.add(received.terms, weights)
+        totals = dict(partial.totals())
+        for accumulator in self.algorithm.accumulators():
+            if accumulator.denominator is not None and judged:
+                parts = [received.terms[accumulator.name] for _, received in judged]
+                totals[accumulator.name] = coordinate_median(accumulator.space, parts)
+        return totals, verdicts
+
+    def _receive(self, envelope: Envelope, lr: float) -> Received:
+        """The judged update of one envelope."""
+        sent = self.broadcast(self.round, (envelope.client,))
+        parts: dict[str, object] = {}
+        for payload in (sent.common, sent.personal.get(envelope.client, b"")):
+            if payload:
+                parts.update(decode_broadcast(payload, self.algorithm.spaces()).parts)
+        received = self.algorithm.receive(parts, {})  # type: ignore[arg-type]
+        expected = Update(self.round, envelope.client, 0, 0, {})
+        return receive(
+            self.blueprint, envelope.payload, envelope.remembered, received, expected, lr
+        )

@@ -1,0 +1,169 @@
+"""What the rounds loop needs of a backend, and the serial one: the definition of every number."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Protocol
+
+from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.config import Experiment
+from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.aggregator import Aggregator
+from spatl_ray.engine.device import choose_device
+from spatl_ray.engine.messages import (
+    ClientReport,
+    Evaluation,
+    EvaluationTask,
+    Facts,
+    GroupPayloads,
+    GroupSums,
+    GroupTask,
+    Member,
+    PanelMember,
+    RoundOutcome,
+)
+from spatl_ray.engine.schedule import assign
+from spatl_ray.engine.worker import Worker
+from spatl_ray.parameters import Arrays
+
+Done = Callable[[int], None]
+"""Called with the number of further clients whose training ended."""
+
+
+@dataclass(frozen=True)
+class RoundPlan:
+    """One round: who trains, and the predicted cost of each."""
+
+    round: int
+    lr: float
+    members: tuple[Member, ...]
+    costs: tuple[float, ...]
+
+    def groups(self, workers: int) -> list[GroupTask]:
+        """The members placed on workers; those without work are left out."""
+        placed = assign(self.costs, workers)
+        return [
+            GroupTask(self.round, index, self.lr, tuple(self.members[i] for i in group))
+            for index, group in enumerate(placed)
+            if group
+        ]
+
+
+@dataclass(frozen=True)
+class EvaluationPlan:
+    """One evaluation: of the model that round `round` would start from."""
+
+    round: int
+    lr: float
+    members: tuple[PanelMember, ...]
+    costs: tuple[float, ...]
+
+    def tasks(self, workers: int) -> list[EvaluationTask]:
+        """The panel placed on workers; the first one also evaluates the global model."""
+        placed = assign(self.costs, workers)
+        return [
+            EvaluationTask(
+                self.round, self.lr, tuple(self.members[i] for i in group), with_global=index == 0
+            )
+            for index, group in enumerate(placed)
+            if group or index == 0
+        ]
+
+
+class Backend(Protocol):
+    """Runs rounds. Whatever the backend, the numbers are the serial one's."""
+
+    def start(self) -> list[Facts]:
+        """Bring everything up; one entry a worker."""
+
+    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
+        """Run a round: train, combine, commit."""
+
+    def evaluate(self, plan: EvaluationPlan) -> Evaluation:
+        """Evaluate the panel."""
+
+    def arrays(self) -> Arrays:
+        """The server's arrays."""
+
+    def close(self) -> None:
+        """Release everything; may be called twice."""
+
+
+def settled(
+    reports: Sequence[ClientReport], verdicts: Mapping[int, Verdict]
+) -> tuple[ClientReport, ...]:
+    """The reports in the order of their clients, with late verdicts filled in."""
+    final = []
+    for report in sorted(reports, key=lambda r: r.client):
+        if report.status == "pending":
+            verdict = verdicts[report.client]
+            report = replace(report, status=verdict.status, reason=verdict.reason)
+        final.append(report)
+    return tuple(final)
+
+
+class SerialBackend:
+    """Everything in this process, without Ray.
+
+    Args:
+        experiment: the config.
+        data: the federated data set.
+        states: folder of client states.
+        groups: number of groups that a round is cut into, as if there were as many workers.
+    """
+
+    def __init__(
+        self, experiment: Experiment, data: FederatedData, states: Path, groups: int = 1
+    ) -> None:
+        self._experiment = experiment
+        self._data = data
+        self._states = states
+        self._groups = groups
+        self._full = experiment.aggregation.rule != "mean"
+
+    def start(self) -> list[Facts]:
+        """Build worker and aggregator."""
+        device = choose_device(self._experiment.engine)
+        self.worker = Worker(self._experiment, self._data, self._states, device, "serial")
+        dataset = self._data.dataset
+        self.aggregator = Aggregator(self._experiment, dataset.shape, dataset.classes)
+        return [self.worker.facts()]
+
+    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
+        """Run a round, one group after the other."""
+        start = time.perf_counter()
+        broadcast = self.aggregator.broadcast(plan.round, [m.client for m in plan.members])
+        run = self.worker.train_payloads if self._full else self.worker.train
+        groups: list[GroupSums | GroupPayloads] = []
+        reports: list[ClientReport] = []
+        for task in plan.groups(1 if self._full else self._groups):
+            group, reported = run(task, broadcast)
+            groups.append(group)
+            reports.extend(reported)
+            done(len(reported))
+        trained = time.perf_counter()
+        step = self.aggregator.step(plan.round, groups)
+        if self._full:
+            self.worker.commit(plan.round, step.verdicts)
+        return RoundOutcome(
+            settled(reports, step.verdicts), trained - start, time.perf_counter() - trained
+        )
+
+    def evaluate(self, plan: EvaluationPlan) -> Evaluation:
+        """Evaluate the panel."""
+        start = time.perf_counter()
+        broadcast = self.aggregator.broadcast(plan.round, [m.client for m in plan.members])
+        (task,) = plan.tasks(1)
+        clients, global_test = self.worker.evaluate(task, broadcast)
+        ordered = tuple(sorted(clients, key=lambda score: score.client))
+        return Evaluation(ordered, global_test, time.perf_counter() - start)
+
+    def arrays(self) -> Arrays:
+        """The server's arrays."""
+        return self.aggregator.arrays()
+
+    def close(self) -> None:
+        """Nothing to release."""

@@ -1,0 +1,42 @@
+"""What decides the last bits of a number: CPU capability or GPU model, and the software set."""
+
+from __future__ import annotations
+
+import os
+import platform
+from collections.abc import Mapping
+from importlib import metadata
+
+import torch
+
+PACKAGES = ("spatl_ray", "torch", "numpy", "ray", "pyarrow", "pydantic", "ml_dtypes")
+
+
+def versions() -> Mapping[str, str]:
+    """Versions of Python and of the packages that matter, as installed."""
+    found = {"python": platform.python_version()}
+    for package in PACKAGES:
+        try:
+            found[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            found[package] = "not installed"
+    return found
+
+
+def fingerprint(device: torch.device) -> str:
+    """One line that two processes share if they give the same bits."""
+    model = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
+    capability = torch.backends.cpu.get_cpu_capability()
+    numbers = f"torch {torch.__version__}, numpy {metadata.version('numpy')}"
+    return f"{platform.machine()} {capability}, {model}, {numbers}"
+
+
+def hardware(device: torch.device) -> Mapping[str, object]:
+    """Where a process runs, for the record."""
+    return {
+        "host": platform.node(),
+        "machine": platform.machine(),
+        "cores": os.cpu_count(),
+        "cpu_capability": torch.backends.cpu.get_cpu_capability(),
+        "device": torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu",
+    }

@@ -1,0 +1,85 @@
+"""Evaluation of clients' models on their own splits and on the global test sample."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from torch import Tensor
+
+from spatl_ray import seeding
+from spatl_ray.algorithms.base import ClientView
+from spatl_ray.data.federated import SplitName
+from spatl_ray.engine.blueprint import Blueprint
+from spatl_ray.engine.messages import ClientScore
+from spatl_ray.engine.population import Population
+from spatl_ray.models.split import PREDICTOR
+from spatl_ray.parameters import Bits, ModelVector
+from spatl_ray.training.evaluate import Score, evaluate
+from spatl_ray.training.local import LocalTask, Phase, Trainer
+
+
+class Evaluator:
+    """Scores models in the worker's flat model.
+
+    Args:
+        blueprint: model and algorithm.
+        population: the samples.
+        trainer: fits predictors of clients that never trained, where the config asks for it.
+    """
+
+    def __init__(self, blueprint: Blueprint, population: Population, trainer: Trainer) -> None:
+        self.blueprint = blueprint
+        self.population = population
+        self.trainer = trainer
+        self.options = blueprint.experiment.evaluation
+
+    def score(self, vector: ModelVector, client: int, split: SplitName) -> Score | None:
+        """A model on one of the client's own splits; None if that is empty."""
+        x, y = self.population.samples(client, split)
+        return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
+
+    def score_global(self, vector: ModelVector) -> Score | None:
+        """A model on the global test sample."""
+        x, y = self.population.global_x, self.population.global_y
+        return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
+
+    def score_kept(self, vector: ModelVector, channels: Bits, client: int) -> Score | None:
+        """A model on the client's own test split, with the channels that are not kept set to 0."""
+        layout = self.blueprint.algorithm.layout
+        parameters = vector.parameters * layout.parameters.expand(channels)
+        return self.score(replace(vector, parameters=parameters), client, "test")
+
+    def client(
+        self, view: ClientView, samples: tuple[Tensor, Tensor], trained: bool
+    ) -> list[ClientScore]:
+        """The score of a panel member's model; none if it never trained and those are skipped."""
+        algorithm = self.blueprint.algorithm
+        evaluated_as = "trained" if trained else self.options.untrained
+        if evaluated_as == "skip":
+            return []
+        vector = algorithm.personal_model(view.received, view.state)
+        if evaluated_as == "transfer":
+            vector = self._transferred(vector, view, samples)
+        return [
+            ClientScore(
+                client=view.client,
+                evaluated_as=evaluated_as,
+                local_test=self.score(vector, view.client, "test"),
+                local_validation=self.score(vector, view.client, "validation"),
+                global_test=self.score_global(vector)
+                if algorithm.is_personal or not trained
+                else None,
+            )
+        ]
+
+    def _transferred(
+        self, vector: ModelVector, view: ClientView, samples: tuple[Tensor, Tensor]
+    ) -> ModelVector:
+        """The model after fitting only its predictor to the client's training samples."""
+        phase = Phase(frozenset({PREDICTOR}), self.options.transfer_epochs)
+        key = (self.blueprint.experiment.seed, "transfer", view.round, view.client)
+        with seeding.torch_seeded(*key):
+            result = self.trainer.run(
+                LocalTask(vector, phases=(phase,)), *samples, view.lr, seeding.generator(*key)
+            )
+        return result.end

@@ -1,0 +1,31 @@
+"""Floating-point operations of local training, counted by torch's own counter."""
+
+from __future__ import annotations
+
+import torch
+from torch.nn import functional
+from torch.utils.flop_counter import FlopCounterMode
+
+from spatl_ray.models.flat import FlatModel
+
+
+def training_flops(model: FlatModel, shape: tuple[int, ...]) -> float:
+    """FLOPs of one forward and backward pass of one sample (convolutions and matrix products).
+
+    Counted on two samples and halved, because batch norm cannot train on one.
+
+    Args:
+        model: its values and mode are left as they were, its gradient is overwritten.
+        shape: of one sample.
+    """
+    device, dtype = model.parameters.device, model.parameters.dtype
+    before = model.buffers.clone()
+    model.train(None)
+    with FlopCounterMode(display=False) as counter:
+        logits = model.module(torch.zeros(2, *shape, dtype=dtype, device=device))
+        functional.cross_entropy(
+            logits, torch.zeros(2, dtype=torch.int64, device=device)
+        ).backward()
+    model.buffers.copy_(before)
+    model.evaluate()
+    return float(counter.get_total_flops()) / 2

@@ -1,0 +1,180 @@
+"""What driver, workers and aggregator tell each other. The driver sees no payload."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from spatl_ray.aggregation.masked import Partial, Weights
+from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.parameters import Space
+from spatl_ray.training.evaluate import Score
+from spatl_ray.update import Mask
+
+
+@dataclass(frozen=True)
+class Member:
+    """One client of a round's cohort.
+
+    Attributes:
+        weights: its weights in the sums.
+        measure: whether its model is evaluated right after local training.
+    """
+
+    client: int
+    weights: Weights
+    measure: bool = False
+
+
+@dataclass(frozen=True)
+class GroupTask:
+    """The clients that one worker trains in one round."""
+
+    round: int
+    group: int
+    lr: float
+    members: tuple[Member, ...]
+
+
+@dataclass(frozen=True, eq=False)
+class BroadcastBytes:
+    """A round's broadcast: one payload for all, and one a client where the algorithm asks for it."""
+
+    round: int
+    common: bytes
+    personal: Mapping[int, bytes] = field(default_factory=dict)
+
+    def size(self, client: int) -> int:
+        """Bytes that a client receives."""
+        return len(self.common) + len(self.personal.get(client, b""))
+
+
+@dataclass(frozen=True, eq=False)
+class GroupSums:
+    """A group's updates, already summed where they arose, and whose they were."""
+
+    round: int
+    group: int
+    accepted: tuple[int, ...]
+    partial: Partial
+
+
+@dataclass(frozen=True, eq=False)
+class Envelope:
+    """One update on its way to the aggregator; `remembered` is the server's memory of the client."""
+
+    client: int
+    weights: Weights
+    payload: bytes
+    remembered: Mapping[str, Mask]
+
+
+@dataclass(frozen=True, eq=False)
+class GroupPayloads:
+    """A group's updates one by one, for a rule that needs them all."""
+
+    round: int
+    group: int
+    lr: float
+    envelopes: tuple[Envelope, ...]
+
+
+@dataclass(frozen=True)
+class LayerReport:
+    """What one layer sent, and what is kept of it for inference."""
+
+    layer: str
+    channels: int
+    channels_kept: int
+    inference_channels_kept: int | None
+    values: int
+    bytes: int
+
+
+@dataclass(frozen=True)
+class ClientReport:
+    """What one client's round cost and gave; `status` is "pending" until the verdict is known."""
+
+    client: int
+    status: str
+    reason: str = ""
+    samples: int = 0
+    steps: int = 0
+    train_loss: float | None = None
+    bytes_up: int = 0
+    bytes_down: int = 0
+    density: float | None = None
+    flops: float | None = None
+    seconds: float = 0.0
+    actor: str = ""
+    after_local: Score | None = None
+    after_global: Score | None = None
+    inference_local: Score | None = None
+    layers: tuple[LayerReport, ...] = ()
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """The aggregator's verdicts, where it judged, and its time."""
+
+    round: int
+    verdicts: Mapping[int, Verdict]
+    seconds: float
+
+
+@dataclass(frozen=True)
+class RoundOutcome:
+    """A round's reports, ordered by client, and the seconds of its phases."""
+
+    clients: tuple[ClientReport, ...]
+    seconds_train: float
+    seconds_aggregate: float
+
+
+@dataclass(frozen=True)
+class PanelMember:
+    """One client of the evaluation panel, and whether it ever took part."""
+
+    client: int
+    trained: bool
+
+
+@dataclass(frozen=True)
+class EvaluationTask:
+    """The panel members that one worker evaluates."""
+
+    round: int
+    lr: float
+    members: tuple[PanelMember, ...]
+    with_global: bool
+
+
+@dataclass(frozen=True)
+class ClientScore:
+    """How a client's model does; it was `trained`, is the `initial` one, or was fitted by `transfer`."""
+
+    client: int
+    evaluated_as: str
+    local_test: Score | None
+    local_validation: Score | None
+    global_test: Score | None
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """An evaluation's scores, ordered by client; `global_test` is the global model's, if there is one."""
+
+    clients: tuple[ClientScore, ...]
+    global_test: Score | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Facts:
+    """What the driver must know of a worker before the first round."""
+
+    fingerprint: str
+    hardware: Mapping[str, object]
+    shared: int
+    local: int
+    space: Space

@@ -1,0 +1,60 @@
+"""The clients' samples as tensors that stay where training happens."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatl_ray import seeding
+from spatl_ray.data.federated import FederatedData, SplitName
+
+
+def resident(array: np.ndarray, device: torch.device) -> Tensor:
+    """The array as a tensor on `device`; on the CPU without a copy (it is only read)."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="The given NumPy array is not writable")
+        return torch.from_numpy(array).to(device)
+
+
+class Population:
+    """All clients' samples, indexed on demand: a client is a list of rows, never an object.
+
+    Args:
+        data: the federated data set.
+        device: where samples are kept.
+        dtype: of features.
+        global_samples: size of the seeded sample of the global test set, or None for all.
+        seed: the experiment's.
+    """
+
+    def __init__(
+        self,
+        data: FederatedData,
+        device: torch.device,
+        dtype: torch.dtype,
+        global_samples: int | None,
+        seed: int,
+    ) -> None:
+        self.data = data
+        self._dtype = dtype
+        self._x = resident(data.dataset.train_x, device)
+        self._y = resident(data.dataset.train_y, device)
+        n = len(data.dataset.test_y)
+        rows = np.arange(n)
+        if global_samples is not None and global_samples < n:
+            rows = np.sort(seeding.generator(seed, "global test").choice(n, global_samples, False))
+        self.global_x = resident(data.dataset.test_x[rows], device).to(dtype)
+        self.global_y = resident(data.dataset.test_y[rows], device)
+
+    def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
+        """A client's features and labels of one split."""
+        indices = self.data.indices(client, split)
+        rows = torch.from_numpy(indices).to(self._x.device)
+        x = self._x[rows]
+        if self.data.transform is not None:
+            changed = self.data.transform(client, indices, x.cpu().numpy())
+            x = torch.from_numpy(changed).to(self._x.device)
+        return x.to(self._dtype), self._y[rows]

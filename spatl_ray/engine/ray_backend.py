@@ -1,0 +1,186 @@
+"""The Ray backend: one message a worker a round; payloads never enter the driver."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import ray
+from ray.exceptions import GetTimeoutError, RayError
+
+from spatl_ray.config import Engine, Experiment
+from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.actors import AggregatorActor, ClientActor
+from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, settled
+from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome, StepReport
+from spatl_ray.errors import ConfigError, EngineError, SpatlError
+from spatl_ray.parameters import Arrays
+
+START_SECONDS = 300.0
+"""How long actors may take to come up."""
+
+
+class RayBackend:
+    """ClientActors and one AggregatorActor on a Ray cluster.
+
+    Args:
+        experiment: the config.
+        data: the federated data set; it is put into the object store once.
+        states: folder of client states, on storage that all nodes share.
+    """
+
+    def __init__(self, experiment: Experiment, data: FederatedData, states: Path) -> None:
+        self._experiment = experiment
+        self._data = data
+        self._states = states
+        self._full = experiment.aggregation.rule != "mean"
+        self._owns_ray = False
+        self._held: list[Any] = []
+        self._workers: list[Any] = []
+        self._aggregator: Any = None
+
+    def start(self) -> list[Facts]:
+        """Start or join Ray, check its resources, bring the actors up."""
+        self._connect()
+        engine = self._experiment.engine
+        count = count_workers(engine, ray.cluster_resources())
+        # Kept here, so that a restarted actor finds it; in a list, so that each actor fetches it.
+        self._held = [ray.put(self._data)]
+        options = {"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus}
+        dataset = self._data.dataset
+        aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
+        self._aggregator = aggregator.remote(self._experiment, dataset.shape, dataset.classes)
+        client: Any = ClientActor.options(  # type: ignore[attr-defined]
+            **options, max_restarts=3, max_task_retries=3
+        )
+        self._workers = [
+            client.remote(self._experiment, self._held, self._states, index)
+            for index in range(count)
+        ]
+        facts: list[Facts] = self._get([w.facts.remote() for w in self._workers], START_SECONDS)
+        return facts
+
+    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
+        """Run a round: references go from workers to the aggregator, reports come here."""
+        start = time.perf_counter()
+        broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
+        groups, waiting = [], {}
+        for task in plan.groups(len(self._workers)):
+            worker = self._workers[task.group]
+            method = worker.train_payloads if self._full else worker.train
+            group, reported = method.options(num_returns=2).remote(task, broadcast)
+            groups.append(group)
+            waiting[reported] = worker
+        step = self._aggregator.step.remote(plan.round, *groups)
+        reports = self._collect(list(waiting), done)
+        trained = time.perf_counter()
+        stepped: StepReport = self._get(step)
+        if self._full:
+            self._get([worker.commit.remote(step) for worker in waiting.values()])
+        return RoundOutcome(
+            settled(reports, stepped.verdicts), trained - start, time.perf_counter() - trained
+        )
+
+    def evaluate(self, plan: EvaluationPlan) -> Evaluation:
+        """Evaluate the panel on all workers."""
+        start = time.perf_counter()
+        broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
+        tasks = plan.tasks(len(self._workers))
+        pending = [
+            worker.evaluate.remote(task, broadcast)
+            for worker, task in zip(self._workers, tasks, strict=False)
+        ]
+        answers = self._get(pending)
+        clients = sorted((s for scores, _ in answers for s in scores), key=lambda s: s.client)
+        global_test = next((score for _, score in answers if score is not None), None)
+        return Evaluation(tuple(clients), global_test, time.perf_counter() - start)
+
+    def arrays(self) -> Arrays:
+        """The server's arrays."""
+        arrays: Arrays = self._get(self._aggregator.arrays.remote())
+        return arrays
+
+    def close(self) -> None:
+        """Stop the actors, and Ray if it was started here."""
+        for actor in [*self._workers, self._aggregator]:
+            if actor is not None and ray.is_initialized():
+                ray.kill(actor)
+        self._workers, self._aggregator, self._held = [], None, []
+        if self._owns_ray:
+            ray.shutdown()
+            self._owns_ray = False
+
+    def _connect(self) -> None:
+        """Join the given cluster, or Ray as this process already knows it, or start it here."""
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        address = self._experiment.engine.address
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise EngineError(
+                f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
+            ) from error
+        self._owns_ray = True
+
+    def _collect(self, waiting: list[Any], done: Done) -> list[ClientReport]:
+        """All groups' reports, telling `done` as each group ends."""
+        reports: list[ClientReport] = []
+        while waiting:
+            ready, waiting = ray.wait(waiting, num_returns=1)
+            for reference in ready:
+                reported = self._get(reference)
+                reports.extend(reported)
+                done(len(reported))
+        return reports
+
+    def _get(self, references: Any, timeout: float | None = None) -> Any:
+        """`ray.get` with this package's errors."""
+        try:
+            return ray.get(references, timeout=timeout)
+        except GetTimeoutError as error:
+            raise EngineError(f"the actors did not start within {timeout:.0f} seconds") from error
+        except RayError as error:
+            cause = getattr(error, "cause", None)
+            if isinstance(cause, SpatlError):
+                raise cause from error
+            raise EngineError(f"a Ray actor failed: {error}") from error
+
+
+def count_workers(engine: Engine, resources: dict[str, float]) -> int:
+    """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
+
+    Args:
+        engine: the config.
+        resources: of the cluster, by Ray's names.
+
+    Raises:
+        ConfigError: the cluster cannot hold them.
+    """
+    needs = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
+    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
+    most = min(fits) if fits else os.cpu_count() or 1
+    if engine.num_gpus and not resources.get("GPU"):
+        raise ConfigError(
+            f"engine.num_gpus must be 0 on a cluster without a GPU, got {engine.num_gpus:g}"
+        )
+    if most < (engine.workers or 1):
+        has = ", ".join(
+            f"{resources.get(kind, 0):g} {kind}" for kind, need in needs.items() if need
+        )
+        raise ConfigError(
+            f"engine.workers must fit the cluster ({has}): with num_cpus={engine.num_cpus:g} and "
+            f"num_gpus={engine.num_gpus:g} at most {most} do, got {engine.workers or 1}"
+        )
+    return engine.workers or most

@@ -1,0 +1,225 @@
+"""From reports and scores to rows of the results tables."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatl_ray.config import Experiment
+from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.environment import versions
+from spatl_ray.engine.messages import ClientReport, ClientScore, Evaluation, Facts, RoundOutcome
+from spatl_ray.training.evaluate import Score
+
+Row = dict[str, object]
+
+
+def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> Row:
+    """The row of table `runs`, without what the writer adds."""
+    partition = experiment.partition.model_dump(exclude={"name"})
+    arguments = ", ".join(f"{k}={v:g}" for k, v in partition.items())
+    return {
+        "name": experiment.name,
+        "algorithm": experiment.algorithm.name,
+        "dataset": experiment.data.name,
+        "partition": f"{experiment.partition.name}({arguments})",
+        "model": experiment.model.name,
+        "seed": experiment.seed,
+        "clients": experiment.clients,
+        "sample_ratio": experiment.sample_ratio,
+        "rounds": experiment.rounds,
+        "shared_parameters": facts[0].shared,
+        "local_parameters": facts[0].local,
+        "config_hash": experiment.config_hash,
+        "data_fingerprint": data.fingerprint,
+        "config": experiment.model_dump_json(),
+        "versions": json.dumps(versions()),
+        "hardware": json.dumps([dict(f.hardware) for f in facts]),
+        "fingerprint": facts[0].fingerprint,
+    }
+
+
+@dataclass
+class Ledger:
+    """What adds up over rounds."""
+
+    bytes_up: int = 0
+    bytes_down: int = 0
+
+
+def round_row(
+    round_: int,
+    lr: float,
+    outcome: RoundOutcome,
+    evaluation: Evaluation | None,
+    ledger: Ledger,
+    seconds: float,
+) -> Row:
+    """The row of table `rounds`; `ledger` is brought forward."""
+    reports = outcome.clients
+    up, down = sum(r.bytes_up for r in reports), sum(r.bytes_down for r in reports)
+    ledger.bytes_up += up
+    ledger.bytes_down += down
+    counts = {
+        s: sum(r.status == s for r in reports)
+        for s in ("accepted", "clipped", "rejected", "failed")
+    }
+    return {
+        "round": round_,
+        "participants": len(reports),
+        **counts,
+        "train_loss": _mean(r.train_loss for r in reports),
+        **_evaluation_columns(reports, evaluation),
+        "bytes_up": up,
+        "bytes_down": down,
+        "bytes_up_cumulative": ledger.bytes_up,
+        "bytes_down_cumulative": ledger.bytes_down,
+        "density": _mean(r.density for r in reports),
+        "lr": lr,
+        "seconds_train": outcome.seconds_train,
+        "seconds_aggregate": outcome.seconds_aggregate,
+        "seconds_evaluate": 0.0 if evaluation is None else evaluation.seconds,
+        "seconds_total": seconds,
+    }
+
+
+def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation | None) -> Row:
+    """The accuracy columns; those of clients that never trained are apart."""
+    scores = () if evaluation is None else evaluation.clients
+    trained = [s for s in scores if s.evaluated_as == "trained"]
+    others = [s for s in scores if s.evaluated_as != "trained"]
+    own = [s.local_test.accuracy for s in trained if s.local_test is not None]
+    one = None if evaluation is None else evaluation.global_test
+    return {
+        "global_test_accuracy": (
+            one.accuracy if one else _mean(_accuracy(s.global_test) for s in trained)
+        ),
+        "global_test_loss": one.loss if one else _mean(_loss(s.global_test) for s in trained),
+        "local_test_accuracy_mean": _mean(own),
+        "local_test_accuracy_p10": float(np.percentile(own, 10)) if own else None,
+        "local_test_loss_mean": _mean(_loss(s.local_test) for s in trained),
+        "local_validation_accuracy_mean": _mean(_accuracy(s.local_validation) for s in trained),
+        "after_local_test_accuracy_mean": _mean(_accuracy(r.after_local) for r in reports),
+        "after_global_test_accuracy_mean": _mean(_accuracy(r.after_global) for r in reports),
+        "inference_local_test_accuracy_mean": _mean(_accuracy(r.inference_local) for r in reports),
+        "untrained_clients": None if evaluation is None else len(others),
+        "untrained_local_test_accuracy_mean": _mean(_accuracy(s.local_test) for s in others),
+        "untrained_global_test_accuracy_mean": _mean(_accuracy(s.global_test) for s in others),
+    }
+
+
+def client_rows(round_: int, outcome: RoundOutcome, evaluation: Evaluation | None) -> list[Row]:
+    """Rows of table `clients`: whoever took part or was evaluated."""
+    reports = {r.client: r for r in outcome.clients}
+    scores = {} if evaluation is None else {s.client: s for s in evaluation.clients}
+    rows = []
+    for client in sorted(reports.keys() | scores.keys()):
+        took_part, scored = reports.get(client), scores.get(client)
+        rows.append(
+            {
+                "round": round_,
+                "client": client,
+                **_report_columns(took_part or ClientReport(client, ""), took_part is not None),
+                **_score_columns(scored),
+            }
+        )
+    return rows
+
+
+def _report_columns(report: ClientReport, participated: bool) -> Row:
+    """What a client's training cost and gave; empty for one that did not take part."""
+    trained = participated and report.status != "failed"
+    return {
+        "participated": participated,
+        "status": report.status if participated else None,
+        "samples": report.samples if trained else None,
+        "steps": report.steps if trained else None,
+        "train_loss": _finite(report.train_loss),
+        "after_local_test_accuracy": _accuracy(report.after_local),
+        "after_global_test_accuracy": _accuracy(report.after_global),
+        "inference_local_test_accuracy": _accuracy(report.inference_local),
+        "bytes_up": report.bytes_up,
+        "bytes_down": report.bytes_down,
+        "density": report.density,
+        "flops": report.flops,
+        "actor": report.actor if participated else None,
+        "seconds": report.seconds if participated else None,
+    }
+
+
+def _score_columns(score: ClientScore | None) -> Row:
+    """How a client's model does; empty for one that was not evaluated."""
+    local = None if score is None else score.local_test
+    validation = None if score is None else score.local_validation
+    global_test = None if score is None else score.global_test
+    return {
+        "local_test_accuracy": _accuracy(local),
+        "local_test_loss": _loss(local),
+        "local_validation_accuracy": _accuracy(validation),
+        "global_test_accuracy": _accuracy(global_test),
+        "global_test_loss": _loss(global_test),
+        "evaluated_as": None if score is None else score.evaluated_as,
+    }
+
+
+def layer_rows(round_: int, outcome: RoundOutcome) -> list[Row]:
+    """Rows of table `layers`."""
+    return [
+        {
+            "round": round_,
+            "client": report.client,
+            "layer": layer.layer,
+            "channels": layer.channels,
+            "channels_kept": layer.channels_kept,
+            "keep_ratio": layer.channels_kept / layer.channels,
+            "inference_channels_kept": layer.inference_channels_kept,
+            "inference_keep_ratio": (
+                None
+                if layer.inference_channels_kept is None
+                else layer.inference_channels_kept / layer.channels
+            ),
+            "values": layer.values,
+            "bytes": layer.bytes,
+        }
+        for report in outcome.clients
+        for layer in report.layers
+    ]
+
+
+def event_rows(round_: int, outcome: RoundOutcome, now: object) -> list[Row]:
+    """Rows of table `events`: clients that failed, were rejected or clipped."""
+    return [
+        {
+            "time": now,
+            "round": round_,
+            "client": report.client,
+            "kind": f"client {report.status}"
+            if report.status == "failed"
+            else f"update {report.status}",
+            "message": report.reason,
+        }
+        for report in outcome.clients
+        if report.status != "accepted"
+    ]
+
+
+def _accuracy(score: Score | None) -> float | None:
+    return None if score is None else score.accuracy
+
+
+def _loss(score: Score | None) -> float | None:
+    return None if score is None else _finite(score.loss)
+
+
+def _finite(value: float | None) -> float | None:
+    return value if value is not None and math.isfinite(value) else None
+
+
+def _mean(values: Iterable[float | None]) -> float | None:
+    """The mean of what is known and finite, correctly rounded; None if there is nothing."""
+    known = [v for v in values if v is not None and math.isfinite(v)]
+    return math.fsum(known) / len(known) if known else None

@@ -1,0 +1,71 @@
+"""Who takes part in a round, with which weight, and on which worker."""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from spatl_ray import seeding
+from spatl_ray.aggregation.masked import Weights
+from spatl_ray.config import Experiment
+
+Integers = npt.NDArray[np.int64]
+Doubles = npt.NDArray[np.float64]
+
+
+def sample_cohort(experiment: Experiment, round_: int) -> Integers:
+    """The round's cohort: distinct clients, uniform, in ascending order."""
+    generator = seeding.generator(experiment.seed, "cohort", round_)
+    chosen = generator.choice(experiment.clients, experiment.cohort_size, replace=False)
+    return np.sort(chosen)
+
+
+def sample_panel(experiment: Experiment) -> Integers:
+    """The fixed evaluation panel: distinct clients, in ascending order."""
+    size = min(experiment.evaluation.panel, experiment.clients)
+    generator = seeding.generator(experiment.seed, "panel")
+    return np.sort(generator.choice(experiment.clients, size, replace=False))
+
+
+def objective_weights(experiment: Experiment, samples: Integers) -> Doubles:
+    """p_i over all clients, shape (clients,): n_i / n, or 1 / N.
+
+    Args:
+        samples: training samples of each client.
+    """
+    if experiment.objective == "uniform":
+        return np.full(len(samples), 1 / len(samples))
+    shares: Doubles = samples / samples.sum()
+    return shares
+
+
+def cohort_weights(cohort: Integers, objective: Doubles) -> list[Weights]:
+    """Each member's p_i, and p_i over the cohort's sum."""
+    own = objective[cohort]
+    total = own.sum()
+    return [Weights(float(p / total), float(p)) for p in own]
+
+
+def assign(costs: Sequence[float], workers: int) -> list[list[int]]:
+    """Longest-processing-time-first: the dearest item to the least loaded worker.
+
+    Args:
+        costs: predicted cost of each item.
+        workers: number of workers.
+
+    Returns:
+        For each worker the indices of its items, dearest first; some may be empty.
+
+    References:
+        Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969.
+    """
+    loads = [(0.0, worker) for worker in range(workers)]
+    groups: list[list[int]] = [[] for _ in range(workers)]
+    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
+        load, worker = heapq.heappop(loads)
+        groups[worker].append(index)
+        heapq.heappush(loads, (load + costs[index], worker))
+    return groups

@@ -1,0 +1,1 @@
+"""Networks, cut into encoder and predictor, flattened, with the channel groups of their layers."""

@@ -1,0 +1,127 @@
+"""A module cut into parts by a declared rule: which submodules form the predictor."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+
+import torch
+from torch import nn
+
+from spatl_ray import plugins, seeding
+from spatl_ray.config import Model
+from spatl_ray.errors import ConfigError, ModelError
+from spatl_ray.models.lenet import LeNet
+from spatl_ray.models.mlp import MLP
+from spatl_ray.models.resnet import resnet20
+
+ENCODER = "encoder"
+PREDICTOR = "predictor"
+
+MODELS: Mapping[str, Callable[..., nn.Module]] = {
+    "mlp": MLP,
+    "lenet": LeNet,
+    "resnet20": resnet20,
+}
+
+
+@dataclass(frozen=True, eq=False)
+class SplitModel:
+    """A module and its parts.
+
+    Attributes:
+        module: the whole network.
+        parts: submodule name -> part; what no entry covers is the encoder.
+    """
+
+    module: nn.Module
+    parts: Mapping[str, str]
+
+    def part_of(self, name: str) -> str:
+        """The part that the submodule, parameter or buffer `name` belongs to."""
+        for prefix, part in self.parts.items():
+            if name == prefix or name.startswith(prefix + "."):
+                return part
+        return ENCODER
+
+
+def _factory(name: str) -> Callable[..., nn.Module]:
+    """What builds the module: (shape, classes, **options) -> nn.Module."""
+    if name in MODELS:
+        return MODELS[name]
+    if plugins.is_dotted(name):
+        return plugins.load(name, "model.name")
+    near = difflib.get_close_matches(name, MODELS, 1)
+    hint = f"; did you mean {near[0]!r}?" if near else ""
+    known = ", ".join(MODELS)
+    raise ConfigError(
+        f"model.name must be one of {known} or package.module:Name, got {name!r}{hint}"
+    )
+
+
+def _predictor_of(module: nn.Module, config: Model) -> tuple[str, ...]:
+    """The predictor's submodules: the config's, else the module's `predictor_modules`, else `predictor`."""
+    known = dict(module.named_modules())
+    names = config.predictor or getattr(module, "predictor_modules", None)
+    names = names or ((PREDICTOR,) if PREDICTOR in known else ())
+    children = ", ".join(name for name, _ in module.named_children()) or "none"
+    if not names:
+        raise ModelError(
+            f"model {config.name} has no predictor: name its submodules in model.predictor, or in "
+            f"the attribute `predictor_modules` of the module, or call one `predictor`; it has {children}"
+        )
+    for name in names:
+        if name not in known or not name:
+            raise ModelError(
+                f"model.predictor must name submodules of {config.name}, got {name!r}; it has {children}"
+            )
+    return tuple(names)
+
+
+def build_model(
+    config: Model, shape: tuple[int, ...], classes: int, seed: int, dtype: torch.dtype
+) -> SplitModel:
+    """Build and initialise the network; the same bits for the same seed.
+
+    Args:
+        config: which network and where it is cut.
+        shape: of one sample.
+        classes: number of outputs.
+        seed: the experiment's seed.
+        dtype: of its parameters.
+
+    Raises:
+        ConfigError: unknown name or options.
+        ModelError: no predictor, no encoder, or a module that does not fit the data's shape.
+    """
+    factory = _factory(config.name)
+    with seeding.torch_seeded(seed, "model"):
+        try:
+            module = factory(shape, classes, **config.options)
+        except TypeError as error:
+            raise ConfigError(f"model.options do not fit {config.name}: {error}") from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(f"model.name must give a torch.nn.Module, got {type(module).__name__}")
+    names = _predictor_of(module, config)
+    split = SplitModel(module.to(dtype), dict.fromkeys(names, PREDICTOR))
+    parts = {split.part_of(name) for name, _ in module.named_parameters()}
+    if PREDICTOR not in parts:
+        raise ModelError(f"the predictor {', '.join(names)} of {config.name} has no parameters")
+    _check_output(split, shape, classes, dtype)
+    return split
+
+
+def _check_output(
+    split: SplitModel, shape: tuple[int, ...], classes: int, dtype: torch.dtype
+) -> None:
+    """Refuse a module that cannot take the data or does not give one logit a class."""
+    split.module.eval()
+    try:
+        with torch.no_grad():
+            output = split.module(torch.zeros(2, *shape, dtype=dtype))
+    except Exception as error:
+        raise ModelError(f"the model cannot take samples of shape {shape}: {error}") from error
+    if not isinstance(output, torch.Tensor) or output.shape != (2, classes):
+        got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
+        raise ModelError(f"the model must give logits of shape (batch, {classes}), got {got}")

@@ -1,0 +1,1 @@
+"""Which parameters are salient: what travels, and what is kept for inference."""

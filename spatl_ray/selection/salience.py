@@ -1,0 +1,87 @@
+"""Salience of output channels, and masks that keep the most salient ones of each layer."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+import numpy.typing as npt
+
+from spatl_ray.config import Criterion
+from spatl_ray.errors import ConfigError
+from spatl_ray.parameters import Array, Bits, Space
+
+Scores = npt.NDArray[np.float64]
+
+
+def channel_norms(space: Space, vector: Array, order: int) -> Scores:
+    """The L1 or L2 norm of each output channel's weights, shape (space.channels,).
+
+    Only a layer's weight tensor counts, not its bias or the normalisation behind it.
+
+    Args:
+        space: the vector's space.
+        vector: shape (space.size,): weights, or their movement.
+        order: 1 or 2.
+    """
+    scores = np.zeros(space.channels)
+    for segment in space.segments:
+        if segment.group < 0 or len(segment.shape) < 2:
+            continue
+        group = space.groups[segment.group]
+        rows = vector[segment.span].reshape(group.channels, -1).astype(np.float64)
+        scores[group.offset : group.offset + group.channels] = np.linalg.norm(rows, order, axis=1)
+    return scores
+
+
+def salience(space: Space, criterion: Criterion, weights: Array, update: Array) -> Scores:
+    """A score a channel; larger is more salient.
+
+    Args:
+        space: the encoder's space.
+        criterion: `l1` or `l2` norm of the weights, or `update`: L2 norm of their movement.
+        weights: shape (space.size,), after local training.
+        update: shape (space.size,), what would be sent densely.
+    """
+    if criterion == "update":
+        return channel_norms(space, update, 2)
+    return channel_norms(space, weights, 1 if criterion == "l1" else 2)
+
+
+def kept_channels(ratio: float, channels: int) -> int:
+    """Channels that a keep ratio leaves: ratio * channels to the nearest (half up), at least one."""
+    return max(1, int(ratio * channels + 0.5))
+
+
+def keep_most_salient(space: Space, scores: Scores, ratios: Mapping[str, float]) -> Bits:
+    """Channel bits that keep the highest scores of each layer; ties go to the lower index.
+
+    Args:
+        space: the encoder's space.
+        scores: shape (space.channels,).
+        ratios: keep ratio in (0, 1] by layer name, one for every group.
+    """
+    bits = np.zeros(space.channels, dtype=np.bool_)
+    for group in space.groups:
+        own = scores[group.offset : group.offset + group.channels]
+        count = kept_channels(ratios[group.name], group.channels)
+        best = np.argsort(-own, kind="stable")[:count]
+        bits[group.offset + best] = True
+    return bits
+
+
+def layer_ratios(space: Space, keep: float, own: Mapping[str, float]) -> dict[str, float]:
+    """The keep ratio of each layer: its own one, else `keep`.
+
+    Raises:
+        ConfigError: `own` names a layer that the encoder does not have.
+    """
+    names = [group.name for group in space.groups]
+    faults = [
+        f"algorithm.keep_layers must name prunable encoder layers ({', '.join(names)}), got {name!r}"
+        for name in own
+        if name not in names
+    ]
+    if faults:
+        raise ConfigError(faults)
+    return {name: own.get(name, keep) for name in names}

@@ -1,0 +1,1 @@
+"""Client states between rounds, on disk beside the workers."""

@@ -1,0 +1,1 @@
+"""Local training (the one loop) and evaluation."""

@@ -1,0 +1,194 @@
+"""THE training loop: stochastic gradient descent of one client's model on its own samples.
+
+What algorithms change is data, not code: where the model starts, a constant and a proximal
+correction of the gradient, and which parts train for how long. So one loop serves all of them, and
+a group of clients can be trained together.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.nn import functional
+
+from spatl_ray.config import Training
+from spatl_ray.models.flat import FlatModel
+from spatl_ray.parameters import Array, ModelVector
+
+Loss = Callable[[Tensor, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Phase:
+    """Parts that train together for a while; all others are frozen.
+
+    Attributes:
+        parts: names of model parts, or None for all.
+        epochs: passes over the samples, or None for the config's epochs or steps.
+    """
+
+    parts: frozenset[str] | None = None
+    epochs: int | None = None
+
+
+@dataclass(frozen=True, eq=False)
+class LocalTask:
+    """One training of one model on one client.
+
+    The gradient of step k is g(y) + offset + mu (y - anchor); `offset` and `anchor` cover the first
+    positions of the parameter vector, as many as they have (the shared ones come first).
+
+    Attributes:
+        start: the model to start from.
+        offset: constant correction of the gradient, or None.
+        mu: weight of the proximal term (mu/2) ||y - anchor||^2.
+        anchor: its centre; needed if mu > 0.
+        phases: what trains, one phase after the other.
+        loss: of (model output, labels), mean over the batch.
+    """
+
+    start: ModelVector
+    offset: Array | None = None
+    mu: float = 0.0
+    anchor: Array | None = None
+    phases: tuple[Phase, ...] = (Phase(),)
+    loss: Loss = functional.cross_entropy
+
+
+@dataclass(frozen=True, eq=False)
+class LocalResult:
+    """What a local training gave.
+
+    Attributes:
+        end: the trained model.
+        steps: local steps taken.
+        samples: samples processed, with repetition.
+        loss: mean training loss over them, before each step.
+    """
+
+    end: ModelVector
+    steps: int
+    samples: int
+    loss: float
+
+
+@dataclass(frozen=True, eq=False)
+class _Correction:
+    """A task's gradient correction on the training device."""
+
+    offset: Tensor | None
+    mu: float
+    anchor: Tensor | None
+
+    def apply(self, parameters: Tensor, gradient: Tensor) -> None:
+        """gradient += offset + mu (parameters - anchor), on the first positions."""
+        if self.offset is not None:
+            gradient[: len(self.offset)].add_(self.offset)
+        if self.anchor is not None:
+            n = len(self.anchor)
+            gradient[:n].add_(parameters[:n] - self.anchor, alpha=self.mu)
+
+
+class Trainer:
+    """Runs local tasks on one flat model.
+
+    Args:
+        model: the module that every client of this process trains in.
+        training: batch size, momentum and so on.
+    """
+
+    def __init__(self, model: FlatModel, training: Training) -> None:
+        self.model = model
+        self.training = training
+
+    def run(
+        self, task: LocalTask, x: Tensor, y: Tensor, lr: float, batches: np.random.Generator
+    ) -> LocalResult:
+        """Train from `task.start`; momentum starts at 0.
+
+        The order of a step is gradient, clipping, weight decay, correction, momentum.
+
+        Args:
+            task: what to train.
+            x: samples, shape (n, *shape), on the model's device.
+            y: labels, shape (n,).
+            lr: learning rate of this round.
+            batches: draws the order of the samples.
+        """
+        self.model.load(task.start)
+        correction = self._correction(task)
+        velocity = torch.zeros_like(self.model.parameters)
+        total = torch.zeros((), dtype=torch.float64, device=x.device)
+        steps = samples = 0
+        for phase in task.phases:
+            self.model.train(phase.parts)
+            trained = self._ranges(phase)
+            for index in self._batches(phase, len(y), batches):
+                rows = torch.from_numpy(index).to(x.device)
+                loss = self._gradient(task.loss, x[rows], y[rows])
+                self._step(trained, correction, velocity, lr)
+                total += loss.detach() * len(index)
+                steps, samples = steps + 1, samples + len(index)
+        mean = float(total) / samples if samples else float("nan")
+        return LocalResult(self.model.read(), steps, samples, mean)
+
+    def _gradient(self, loss_of: Loss, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of a batch; its gradient is left in `model.gradient`."""
+        self.model.gradient.zero_()
+        loss = loss_of(self.model.module(x), y)
+        loss.backward()
+        return loss
+
+    @torch.no_grad()
+    def _step(
+        self, trained: tuple[slice, ...], correction: _Correction, velocity: Tensor, lr: float
+    ) -> None:
+        """One step of SGD with momentum on the trained ranges of the parameter vector."""
+        parameters, gradient = self.model.parameters, self.model.gradient
+        if self.training.clip_norm is not None:
+            norm = torch.linalg.vector_norm(gradient)
+            gradient.mul_((self.training.clip_norm / (norm + 1e-12)).clamp(max=1.0))
+        if self.training.weight_decay:
+            gradient.add_(parameters, alpha=self.training.weight_decay)
+        correction.apply(parameters, gradient)
+        for span in trained:
+            moved = velocity[span].mul_(self.training.momentum).add_(gradient[span])
+            parameters[span].sub_(moved, alpha=lr)
+
+    def _correction(self, task: LocalTask) -> _Correction:
+        """The task's correction as tensors beside the model."""
+
+        def beside(array: Array | None) -> Tensor | None:
+            like = self.model.parameters
+            return (
+                None if array is None else torch.tensor(array, dtype=like.dtype, device=like.device)
+            )
+
+        return _Correction(beside(task.offset), task.mu, beside(task.anchor) if task.mu else None)
+
+    def _ranges(self, phase: Phase) -> tuple[slice, ...]:
+        """Where the phase's parts lie in the parameter vector."""
+        space = self.model.layout.parameters
+        return (slice(0, space.size),) if phase.parts is None else space.ranges(phase.parts)
+
+    def _batches(
+        self, phase: Phase, n: int, generator: np.random.Generator
+    ) -> Iterator[np.ndarray]:
+        """Row indices a step: shuffled anew each epoch; the last batch of an epoch may be smaller."""
+        size = self.training.batch_size
+        left = self.training.steps if phase.epochs is None else None
+        epochs = phase.epochs if phase.epochs is not None else self.training.epochs
+        done = 0
+        while (epochs is not None and done < epochs) if left is None else left > 0:
+            order = generator.permutation(n)
+            for start in range(0, n, size):
+                if left is not None:
+                    if left == 0:
+                        return
+                    left -= 1
+                yield order[start : start + size]
+            done += 1

@@ -1,0 +1,121 @@
+"""The command line: what it prints, where, and with which exit status."""
+
+from __future__ import annotations
+
+import signal
+import subprocess
+import sys
+from pathlib import Path
+
+import pyarrow.dataset as parquet
+import pytest
+
+from spatl_ray.cli import main
+from spatl_ray.config import BUILT_IN
+from spatl_ray.experiments import load_experiment, presets
+
+SMALL = ("model=mlp", "engine.backend=serial", "clients=4", "sample_ratio=0.5")
+ROOT = Path(__file__).parents[1]
+Capture = pytest.CaptureFixture[str]
+
+
+def test_validate_prints_a_file_that_reads_back(tmp_path: Path, capsys: Capture) -> None:
+    overrides = ["algorithm.keep=0.3", "sample_ratio=0.5"]
+    assert main(["validate", "demo", *overrides]) == 0
+    path = tmp_path / "resolved.yaml"
+    path.write_text(capsys.readouterr().out, encoding="utf-8")
+    assert load_experiment(path) == load_experiment("demo", overrides)
+
+
+def test_validate_says_what_a_run_costs(capsys: Capture) -> None:
+    overrides = ["rounds=7", "clients=20", "sample_ratio=0.25", "training.epochs=3"]
+    assert main(["validate", "demo", *overrides]) == 0
+    out = capsys.readouterr().out
+    assert f"# run id: {load_experiment('demo', overrides).run_id}\n" in out
+    assert "# cohort: 5 of 20 clients a round\n" in out
+    assert "# cost: 7 rounds, 35 client rounds of 3 local epochs\n" in out
+
+
+def test_every_fault_is_one_line_on_stderr(capsys: Capture) -> None:
+    assert main(["validate", "demo", "rounds=0", "sample_ratio=1.5"]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.splitlines() == [
+        "error: rounds must be at least 1, got 0",
+        "error: sample_ratio must be in (0, 1], got 1.5",
+    ]
+
+
+def test_traceback_on_request(capsys: Capture) -> None:
+    assert main(["validate", "demo", "rounds=0", "--traceback"]) == 2
+    err = capsys.readouterr().err
+    assert "Traceback (most recent call last)" in err
+    assert err.endswith("error: rounds must be at least 1, got 0\n")
+
+
+def test_list_names_everything_there_is(capsys: Capture) -> None:
+    assert main(["list"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    entries = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line[0] == " "}
+    names = {*BUILT_IN, *presets(), "digits", "fashion_mnist", "mlp", "lenet", "resnet20"}
+    assert names | {"iid", "dirichlet", "classes"} <= set(entries)
+    assert all(len(text) > 5 for text in entries.values())
+
+
+@pytest.mark.parametrize("arguments", [[], ["walk"], ["run"], ["validate"]])
+def test_wrong_usage(arguments: list[str], capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: spatl" in capsys.readouterr().err
+
+
+def test_version(capsys: Capture) -> None:
+    with pytest.raises(SystemExit) as caught:
+        main(["--version"])
+    assert caught.value.code == 0
+    assert capsys.readouterr().out.startswith("spatl ")
+
+
+def test_validate_answers_without_torch_or_ray() -> None:
+    code = (
+        "import sys; from spatl_ray.cli import main; main(['validate', 'demo']); "
+        "assert not {'torch', 'ray'} & set(sys.modules)"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)
+
+
+def test_run_says_where_its_results_are(tmp_path: Path, capsys: Capture) -> None:
+    overrides = [*SMALL, "rounds=2", f"results.folder={tmp_path}"]
+    assert main(["run", "demo", *overrides]) == 0
+    run_id = load_experiment("demo", overrides).run_id
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == f"run {run_id}"
+    assert [line[:14] for line in lines[1:3]] == ["round 0 (1 of ", "round 1 (2 of "]
+    assert lines[-2:] == [
+        f"results of run {run_id} are in {tmp_path}",
+        f"to plot them: python analysis/plots.py {tmp_path}",
+    ]
+
+
+def test_a_run_that_is_there_is_refused(tmp_path: Path, capsys: Capture) -> None:
+    arguments = ["run", "demo", *SMALL, "rounds=1", f"results.folder={tmp_path}"]
+    assert main(arguments) == 0
+    capsys.readouterr()
+    assert main(arguments) == 2
+    assert capsys.readouterr().err.startswith("error: run 'demo-spatl-")
+    assert main([*arguments, "results.overwrite=true"]) == 0
+
+
+def test_ctrl_c_leaves_readable_results(tmp_path: Path) -> None:
+    overrides = [*SMALL, "rounds=100000", "results.flush_seconds=0", f"results.folder={tmp_path}"]
+    command = [sys.executable, "-m", "spatl_ray.cli", "run", "demo", *overrides]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+        assert process.stdout is not None
+        while not process.stdout.readline().startswith("round 2 "):
+            assert process.poll() is None
+        process.send_signal(signal.SIGINT)
+        rest = process.stdout.read()
+    assert process.returncode == 130
+    assert "run interrupted" in rest
+    assert parquet.dataset(tmp_path / "rounds", partitioning="hive").count_rows() >= 3

@@ -1,0 +1,64 @@
+"""What a person sees of a run, with and without a terminal."""
+
+from __future__ import annotations
+
+import io
+from typing import Any
+
+from rich.console import Console
+
+from spatl_ray.config import Experiment
+from spatl_ray.progress import Observer, Progress
+
+EXPERIMENT = Experiment(rounds=2, clients=4)
+
+
+def row(round_: int, **values: Any) -> dict[str, object]:
+    cumulative = {"bytes_up_cumulative": 1_500_000, "bytes_down_cumulative": 3_000_000}
+    accuracies = {"local_test_accuracy_mean": 0.75, "global_test_accuracy": None}
+    return {"round": round_, **accuracies, **cumulative, "seconds_total": 1.25, **values}
+
+
+def watch(observer: Observer) -> None:
+    """A run of two rounds with an event, seen to its end."""
+    observer.run_started(EXPERIMENT, "experiment-spatl-s0")
+    for done in range(1, 5):
+        observer.clients_done(0, done, 4)
+    observer.round_ended(row(0))
+    observer.event(
+        {"kind": "rejected", "message": "not finite [red]\x1b[0m", "round": 1, "client": 3}
+    )
+    observer.round_ended(row(1, global_test_accuracy=0.5))
+    observer.run_ended("finished")
+
+
+def test_a_log_has_one_plain_line_a_round() -> None:
+    text = io.StringIO()
+    watch(Progress(Console(file=text, force_terminal=False, width=40)))
+    assert text.getvalue().splitlines() == [
+        "run experiment-spatl-s0",
+        "round 0 (1 of 2)  own split 0.7500  global -  MB up 1.500  MB down 3.000  1.25 s",
+        "round 1, client 3, rejected: not finite [red] [0m",
+        "round 1 (2 of 2)  own split 0.7500  global 0.5000  MB up 1.500  MB down 3.000  1.25 s",
+        "run finished",
+    ]
+
+
+def test_a_terminal_has_a_live_table_and_a_bar() -> None:
+    text = io.StringIO()
+    watch(Progress(Console(file=text, force_terminal=True, width=100, height=40)))
+    out = text.getvalue()
+    assert all(heading in out for heading in ("own split", "MB up", "MB down", "ETA"))
+    assert "2 of 2 rounds" in out
+    assert "4 of 4 clients" in out
+    assert "rejected: not finite" in out
+    assert out.rstrip().endswith("run finished")
+
+
+def test_the_terminal_is_given_back_after_an_error() -> None:
+    text = io.StringIO()
+    progress = Progress(Console(file=text, force_terminal=True))
+    progress.run_started(EXPERIMENT, "run")
+    progress.close()
+    progress.close()
+    assert text.getvalue().count("\x1b[?25l") == text.getvalue().count("\x1b[?25h") == 1
