@@ -327,6 +327,9 @@ class Wire(Strict):
     Attributes:
         uplink: of updates; None takes the training's dtype.
         downlink: of broadcasts; None takes the training's dtype.
+
+    Buffers always travel in the training's dtype: rounded movements of a running variance can add up
+    to a negative one.
     """
 
     uplink: ValueType | None = None
@@ -383,7 +386,7 @@ class Results(Strict):
     Attributes:
         folder: one folder an experiment; several runs share it.
         overwrite: replace a run of the same id that is already there.
-        flush_seconds: rows are written at the latest this long after they arose.
+        flush_seconds: rows are written with the first round that ends this long after the last write.
     """
 
     folder: str = "results"
@@ -416,6 +419,25 @@ class Experiment(Strict):
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
     results: Results = Results()
+
+    @model_validator(mode="after")
+    def _residuals_arrive_once(self) -> Experiment:
+        if not getattr(self.algorithm, "error_feedback", False):
+            return self
+        faults = []
+        if self.aggregation.rule != "mean":
+            faults.append(
+                f"aggregation.rule must be mean with error_feedback, got {self.aggregation.rule!r}: "
+                "another rule would deliver the residual of several rounds at full weight"
+            )
+        if self.aggregation.clip_norm is not None:
+            faults.append(
+                "aggregation.clip_norm must be null with error_feedback, got "
+                f"{self.aggregation.clip_norm:g}: what is cut off would come back for ever"
+            )
+        if faults:
+            raise ValueError("; ".join(faults))
+        return self
 
     @model_validator(mode="after")
     def _somebody(self) -> Experiment:

@@ -13,12 +13,21 @@ from contextlib import contextmanager
 import numpy as np
 import torch
 
+from spatl_ray.errors import ConfigError
+
 ANY = 0xFFFFFFFF
 """Stands for "no particular round" or "no particular client" in a key."""
 
 
 def _sequence(seed: int, stream: str, round_: int, client: int) -> np.random.SeedSequence:
-    """The seed sequence of a key; `stream` enters by its CRC-32, which no Python version changes."""
+    """The seed sequence of a key; `stream` enters by its CRC-32, which no Python version changes.
+
+    Each component is one 32-bit word: of longer ones, different keys could give the same words.
+    """
+    key = {"seed": seed, "round": round_, "client": client}
+    faults = [f"{k} must be in [0, 2**32), got {v}" for k, v in key.items() if not 0 <= v <= ANY]
+    if faults:
+        raise ConfigError(faults)
     return np.random.SeedSequence([seed, zlib.crc32(stream.encode()), round_, client])
 
 
@@ -26,10 +35,13 @@ def generator(seed: int, stream: str, round_: int = ANY, client: int = ANY) -> n
     """A NumPy generator (PCG64) for the key (seed, stream, round, client).
 
     Args:
-        seed: the experiment's seed, at least 0.
+        seed: the experiment's seed, in [0, 2**32).
         stream: what the numbers are for, e.g. "cohort", "partition", "batches".
         round_: the round, or `ANY`.
         client: the client, or `ANY`.
+
+    Raises:
+        ConfigError: a number outside of [0, 2**32).
     """
     return np.random.Generator(np.random.PCG64(_sequence(seed, stream, round_, client)))
 

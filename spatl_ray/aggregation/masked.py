@@ -40,8 +40,8 @@ class Accumulator:
         name: of the term that is summed.
         space: of the term's vector.
         weight: w_i.
-        denominator: D_j is the weight of those who sent position j, or of the whole accepted
-            cohort; None leaves the sum as it is.
+        denominator: D_j is the sum of w_i over those who sent position j, or over the whole
+            accepted cohort; None leaves the sum as it is.
     """
 
     name: str
@@ -81,12 +81,13 @@ class Total:
 
 
 class Accumulation:
-    """An accumulator's running sums: sum w m v and sum w m."""
+    """An accumulator's running sums: sum w m v, sum w m and sum w."""
 
     def __init__(self, accumulator: Accumulator, levels: int) -> None:
         self.accumulator = accumulator
         self.levels = levels
         self.values = ExactSum(accumulator.space.size, levels)
+        self.cohort = ExactSum(1, levels)
         self.whole = ExactSum(1, levels)
         self.masked: ExactSum | None = None
 
@@ -100,6 +101,7 @@ class Accumulation:
         """Add one client's term."""
         positions = part.mask.positions(self.accumulator.space)
         self.values.add(part.values, weight, positions)
+        self.cohort.add(np.ones(1), weight)
         if positions is None:
             self.whole.add(np.ones(1), weight)
         else:
@@ -108,22 +110,20 @@ class Accumulation:
     def merge(self, other: Accumulation) -> None:
         """Add another group's sums."""
         self.values.merge(other.values)
+        self.cohort.merge(other.cohort)
         self.whole.merge(other.whole)
         if other.masked is not None:
             self._masked().merge(other.masked)
 
-    def total(self, cohort: float) -> Total:
-        """The sum over its denominator.
-
-        Args:
-            cohort: sum of the cohort weights of all accepted updates.
-        """
+    def total(self) -> Total:
+        """The sum over its denominator."""
         whole = float(self.whole.total()[0])
         senders = whole + (0.0 if self.masked is None else self.masked.total())
         sent = np.broadcast_to(np.asarray(senders) > 0, (self.accumulator.space.size,))
         values = self.values.total()
         if self.accumulator.denominator is not None:
-            divisor = senders if self.accumulator.denominator == "senders" else np.asarray(cohort)
+            by_senders = self.accumulator.denominator == "senders"
+            divisor = senders if by_senders else self.cohort.total()
             values = np.divide(values, divisor, out=np.zeros_like(values), where=sent)
         return Total(values, None if whole > 0 else sent)
 
@@ -137,8 +137,11 @@ class Partial:
     """
 
     def __init__(self, accumulators: Iterable[Accumulator], levels: int) -> None:
-        self.accumulations = {a.name: Accumulation(a, levels) for a in accumulators}
-        self.cohort = ExactSum(1, levels)
+        # Population weights shrink with N: on one grid their products would be lost.
+        self.accumulations = {
+            a.name: Accumulation(a, 2 if a.weight is Weight.POPULATION else levels)
+            for a in accumulators
+        }
 
     def add(self, terms: Parts, weights: Weights) -> None:
         """Add the terms of one accepted update."""
@@ -148,15 +151,12 @@ class Partial:
             )
         for name, accumulation in self.accumulations.items():
             accumulation.add(terms[name], weights.of(accumulation.accumulator.weight))
-        self.cohort.add(np.ones(1), weights.cohort)
 
     def merge(self, other: Partial) -> None:
         """Add another group's sums."""
         for name, accumulation in self.accumulations.items():
             accumulation.merge(other.accumulations[name])
-        self.cohort.merge(other.cohort)
 
     def totals(self) -> Mapping[str, Total]:
         """All accumulators, finished."""
-        cohort = float(self.cohort.total()[0])
-        return {name: a.total(cohort) for name, a in self.accumulations.items()}
+        return {name: a.total() for name, a in self.accumulations.items()}

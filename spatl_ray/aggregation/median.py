@@ -28,13 +28,15 @@ def coordinate_median(space: Space, parts: Sequence[Part]) -> Total:
     values = np.zeros(space.size)
     sent = np.zeros(space.size, dtype=np.bool_)
     kept = [part.mask.positions(space) for part in parts]
-    dense = [part.dense(space, np.float64) for part in parts]
+    taken = [0] * len(parts)
     for start in range(0, space.size, BLOCK):
         span = slice(start, min(start + BLOCK, space.size))
         rows = np.full((len(parts), span.stop - start), np.nan)
-        for row, vector, positions in zip(rows, dense, kept, strict=True):
+        for index, (part, positions) in enumerate(zip(parts, kept, strict=True)):
             here = slice(None) if positions is None else positions[span]
-            row[here] = vector[span][here]
+            end = taken[index] + rows[index, here].size
+            rows[index, here] = part.values[taken[index] : end]
+            taken[index] = end
         seen = ~np.isnan(rows).all(axis=0)
         sent[span] = seen
         values[span][seen] = np.nanmedian(rows[:, seen], axis=0)

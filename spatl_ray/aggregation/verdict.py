@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
@@ -49,7 +50,7 @@ def _doubles(values: Array) -> Array:
 
 
 def judge_update(update: Update, clip_norm: float | None) -> Verdict:
-    """Reject NaN and infinity; scale an update to an L2 norm of at most `clip_norm`.
+    """Reject NaN, infinity and an infinite norm; scale to an L2 norm of at most `clip_norm`.
 
     The norm is taken over the part "delta"; all parts are scaled alike.
     """
@@ -58,9 +59,13 @@ def judge_update(update: Update, clip_norm: float | None) -> Verdict:
             return Verdict("rejected", reason=f"{name} holds NaN or infinite values")
     if clip_norm is None or "delta" not in update.parts:
         return ACCEPTED
-    norm = float(np.linalg.norm(_doubles(update.parts["delta"].values)))
+    with np.errstate(over="ignore"):
+        # NumPy's own sum, not BLAS: its last bits would depend on the number of threads.
+        norm = math.sqrt(np.square(_doubles(update.parts["delta"].values)).sum())
     if norm <= clip_norm:
         return ACCEPTED
+    if not np.isfinite(norm):
+        return Verdict("rejected", reason="the L2 norm of delta is over what float64 can hold")
     return Verdict("clipped", clip_norm / norm, f"L2 norm {norm:.4g} is over {clip_norm:g}")
 
 

@@ -23,6 +23,7 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
+from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Accumulator, Denominator, Total
 from spatl_ray.config import Training
 from spatl_ray.models.split import SplitModel
@@ -46,18 +47,24 @@ class Setting:
     """What an algorithm knows of its run.
 
     Attributes:
+        model: the module and its parts.
+        shape: of one sample.
         layout: of the model, by the algorithm's own roles.
         training: local training's settings.
         clients: number N of all clients.
         uplink: value type of updates.
         downlink: value type of broadcasts.
+        seed: the experiment's.
     """
 
+    model: SplitModel
+    shape: tuple[int, ...]
     layout: Layout
     training: Training
     clients: int
     uplink: str
     downlink: str
+    seed: int
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,6 +77,7 @@ class ClientView:
         received: the decoded broadcast (its personal part included) by part name, in training dtype.
         state: its committed state.
         validate: scores a model on its own validation split; None if that is empty.
+        seed: the experiment's; `generator` draws from it.
     """
 
     client: int
@@ -79,6 +87,11 @@ class ClientView:
     received: Arrays
     state: ClientState
     validate: Callable[[ModelVector], Score | None]
+    seed: int
+
+    def generator(self, stream: str) -> np.random.Generator:
+        """Randomness of this client in this round; `stream` says what it is for."""
+        return seeding.generator(self.seed, stream, self.round, self.client)
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,9 +145,12 @@ class Algorithm(ABC):
     def broadcast(self, server: Arrays) -> Parts:
         """What every client receives."""
         spaces = self.spaces()
-        kind = self.setting.downlink
+        kinds = {BUFFERS: self.setting.training.dtype}
         sent = [name for name in server if name in spaces and spaces[name].size]
-        return {name: keep(server[name], WHOLE, spaces[name], kind) for name in sent}
+        return {
+            name: keep(server[name], WHOLE, spaces[name], kinds.get(name, self.setting.downlink))
+            for name in sent
+        }
 
     def personal(self, server: Arrays, client: int) -> Parts:
         """What one client receives on top of the broadcast; no parts, no bytes."""
@@ -145,12 +161,23 @@ class Algorithm(ABC):
 
         Args:
             parts: of the common and the personal payload together.
-            state: the client's; empty where the server looks at a broadcast (global model, rules
-                that need every update).
+            state: the client's.
         """
         spaces = self.spaces()
         dtype = np.dtype(self.setting.training.dtype)
         return {name: part.dense(spaces[name], dtype) for name, part in parts.items()}
+
+    def started_from(self, server: Arrays, parts: Parts, client: int) -> Arrays:
+        """What the server knows that a client started from, for rules that need every update.
+
+        An algorithm whose `receive` uses the client's state overrides this.
+
+        Args:
+            server: its arrays.
+            parts: of the client's broadcast, as decoded.
+            client: which one.
+        """
+        return self.receive(parts, {})
 
     # --- state ----------------------------------------------------------------------------------
 
@@ -182,9 +209,9 @@ class Algorithm(ABC):
         """Whether clients' models differ."""
         return self.layout.local.size + self.layout.local_buffers.size > 0
 
-    def global_model(self, received: Arrays) -> ModelVector | None:
-        """The one model of the whole federation, or None if there is none."""
-        return None if self.is_personal else self.personal_model(received, {})
+    def global_model(self, server: Arrays) -> ModelVector | None:
+        """The one model of the whole federation, from the server's arrays; None if there is none."""
+        return None if self.is_personal else self.personal_model(server, {})
 
     # --- client ---------------------------------------------------------------------------------
 
@@ -206,7 +233,9 @@ class Algorithm(ABC):
             parts[DELTA] = keep(delta, mask, layout.shared, kind)
         if layout.shared_buffers.size:
             delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
-            parts[BUFFERS] = keep(delta, mask, layout.shared_buffers, kind)
+            # Not in fewer bits: rounded movements of a running variance may add up below 0.
+            exact = self.setting.training.dtype
+            parts[BUFFERS] = keep(delta, mask, layout.shared_buffers, exact)
         return parts
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:

@@ -26,6 +26,7 @@ from spatl_ray.algorithms.base import (
     Totals,
 )
 from spatl_ray.algorithms.control import GradientControl
+from spatl_ray.errors import ConfigError
 from spatl_ray.models.split import PREDICTOR
 from spatl_ray.parameters import Array, Arrays, ModelVector
 from spatl_ray.selection.selector import Candidate, FixedRatio, Selection, Selector
@@ -55,6 +56,11 @@ class Spatl(Algorithm):
         """Make the selector and the control variates for the shared parameters."""
         super().bind(setting)
         o, space, training = self.options, self.layout.shared, setting.training
+        if not space.size:
+            raise ConfigError(
+                "algorithm.name must be local_only for a model without shared parameters, got "
+                "'spatl': the encoder has none and the predictor is local"
+            )
         self.selector: Selector | None = None
         if o.selection:
             self.selector = FixedRatio(space, o.keep, o.keep_layers, o.criterion, o.inference)
@@ -112,7 +118,16 @@ class Spatl(Algorithm):
         """The selector's decision, or None if all channels travel."""
         if self.selector is None:
             return None
-        candidate = Candidate(self.layout.shared, end, update, view.state, view.validate)
+        candidate = Candidate(
+            client=view.client,
+            round=view.round,
+            space=self.layout.shared,
+            model=end,
+            update=update,
+            state=view.state,
+            validate=view.validate,
+            generator=view.generator("selection"),
+        )
         return self.selector.select(candidate)
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:

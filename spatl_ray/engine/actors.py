@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -24,7 +25,7 @@ from spatl_ray.engine.messages import (
     StepReport,
 )
 from spatl_ray.engine.worker import Worker
-from spatl_ray.parameters import Arrays
+from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.training.evaluate import Score
 
 
@@ -42,7 +43,9 @@ class ClientActor:
 
     def facts(self) -> Facts:
         """What the driver must know before the first round."""
-        return self._worker.facts()
+        facts = self._worker.facts()
+        node = ray.get_runtime_context().get_node_id()
+        return replace(facts, hardware={**facts.hardware, "node": node})
 
     def train(
         self, task: GroupTask, broadcast: BroadcastBytes
@@ -56,15 +59,15 @@ class ClientActor:
         """Train a group; the payloads go to the aggregator one by one."""
         return self._worker.train_payloads(task, broadcast)
 
-    def commit(self, step: StepReport) -> None:
+    def commit(self, task: GroupTask, broadcast: BroadcastBytes, step: StepReport) -> None:
         """Commit what `train_payloads` left open."""
-        self._worker.commit(step.round, step.verdicts)
+        self._worker.commit(task, broadcast, step.verdicts)
 
     def evaluate(
-        self, task: EvaluationTask, broadcast: BroadcastBytes
+        self, task: EvaluationTask, broadcast: BroadcastBytes, global_model: ModelVector | None
     ) -> tuple[tuple[ClientScore, ...], Score | None]:
-        """Evaluate panel members."""
-        return self._worker.evaluate(task, broadcast)
+        """Evaluate panel members, and the global model if it is given."""
+        return self._worker.evaluate(replace(task, global_model=global_model), broadcast)
 
 
 @ray.remote
@@ -78,9 +81,17 @@ class AggregatorActor:
         """The round's broadcast."""
         return self._aggregator.broadcast(round_, clients)
 
-    def step(self, round_: int, *groups: GroupSums | GroupPayloads) -> StepReport:
+    def facts(self) -> str:
+        """The fingerprint of this process."""
+        return self._aggregator.facts()
+
+    def global_model(self) -> ModelVector | None:
+        """The one model of the whole federation, if there is one."""
+        return self._aggregator.global_model()
+
+    def step(self, round_: int, expected: int, *groups: GroupSums | GroupPayloads) -> StepReport:
         """Combine the groups of a round."""
-        return self._aggregator.step(round_, groups)
+        return self._aggregator.step(round_, expected, groups)
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

@@ -12,6 +12,7 @@ from spatl_ray.aggregation.median import coordinate_median
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.engine.blueprint import make_blueprint
+from spatl_ray.engine.environment import fingerprint
 from spatl_ray.engine.messages import (
     BroadcastBytes,
     Envelope,
@@ -21,8 +22,8 @@ from spatl_ray.engine.messages import (
 )
 from spatl_ray.engine.receive import Received, receive
 from spatl_ray.errors import AggregationError
-from spatl_ray.parameters import Arrays
-from spatl_ray.update import Broadcast, Parts, Update
+from spatl_ray.parameters import Arrays, ModelVector
+from spatl_ray.update import Broadcast, Part, Parts, Update
 from spatl_ray.wire.codec import decode_broadcast, encode
 
 
@@ -43,6 +44,10 @@ class Aggregator:
         self.round = 0
         self._cached: BroadcastBytes | None = None
 
+    def facts(self) -> str:
+        """The fingerprint of this process."""
+        return fingerprint(torch.device("cpu"))
+
     def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
         """The round's broadcast; the common part is encoded once a round.
 
@@ -56,17 +61,29 @@ class Aggregator:
         personal = {c: self._encode(self.algorithm.personal(self.server, c)) for c in clients}
         return BroadcastBytes(round_, self._cached.common, {c: p for c, p in personal.items() if p})
 
-    def step(self, round_: int, groups: Sequence[GroupSums | GroupPayloads]) -> StepReport:
+    def global_model(self) -> ModelVector | None:
+        """The one model of the whole federation, if there is one."""
+        return self.algorithm.global_model(self.server)
+
+    def step(
+        self, round_: int, expected: int, groups: Sequence[GroupSums | GroupPayloads]
+    ) -> StepReport:
         """Combine the groups of a round, in any order; a group that comes twice counts once.
 
+        Args:
+            round_: the round.
+            expected: number of groups that the round has.
+            groups: what the workers sent.
+
         Raises:
-            AggregationError: a group of another round.
+            AggregationError: a group of another round, or one that is missing.
         """
         start = time.perf_counter()
-        self._check_round(round_)
+        for number in (round_, *(group.round for group in groups)):
+            self._check_round(number)
         unique = {group.group: group for group in groups}
-        for group in unique.values():
-            self._check_round(group.round)
+        if len(unique) != expected:
+            raise AggregationError(f"round {round_} needs {expected} groups, got {len(unique)}")
         sums = [g for g in unique.values() if isinstance(g, GroupSums)]
         payloads = [g for g in unique.values() if isinstance(g, GroupPayloads)]
         verdicts: dict[int, Verdict] = {}
@@ -74,9 +91,8 @@ class Aggregator:
             totals, verdicts = self._combine(payloads)
         else:
             totals = self._merged([g.partial for g in sums]).totals()
-        accepted = {c for g in sums for c in g.accepted} | {
-            c for c, verdict in verdicts.items() if verdict.counts
-        }
+        accepted = {c for g in sums for c in g.accepted}
+        accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
         self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
         self.round += 1
         return StepReport(round_, verdicts, time.perf_counter() - start)
@@ -108,12 +124,12 @@ class Aggregator:
         """Judge every update; means become coordinate-wise medians, plain sums stay sums."""
         judged: list[tuple[Weights, Received]] = []
         verdicts: dict[int, Verdict] = {}
-        for group in groups:
-            for envelope in group.envelopes:
-                received = self._receive(envelope, group.lr)
-                verdicts[envelope.client] = received.verdict
-                if received.verdict.counts:
-                    judged.append((envelope.weights, received))
+        envelopes = [(e, group.lr) for group in groups for e in group.envelopes]
+        for envelope, lr in sorted(envelopes, key=lambda pair: pair[0].client):
+            received = self._receive(envelope, lr)
+            verdicts[envelope.client] = received.verdict
+            if received.verdict.counts:
+                judged.append((envelope.weights, received))
         partial = self._empty()
         for weights, received in judged:
             partial.add(received.terms, weights)
@@ -127,11 +143,11 @@ class Aggregator:
     def _receive(self, envelope: Envelope, lr: float) -> Received:
         """The judged update of one envelope."""
         sent = self.broadcast(self.round, (envelope.client,))
-        parts: dict[str, object] = {}
+        parts: dict[str, Part] = {}
         for payload in (sent.common, sent.personal.get(envelope.client, b"")):
             if payload:
                 parts.update(decode_broadcast(payload, self.algorithm.spaces()).parts)
-        received = self.algorithm.receive(parts, {})  # type: ignore[arg-type]
+        received = self.algorithm.started_from(self.server, parts, envelope.client)
         expected = Update(self.round, envelope.client, 0, 0, {})
         return receive(
             self.blueprint, envelope.payload, envelope.remembered, received, expected, lr

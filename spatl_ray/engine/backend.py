@@ -62,14 +62,11 @@ class EvaluationPlan:
     costs: tuple[float, ...]
 
     def tasks(self, workers: int) -> list[EvaluationTask]:
-        """The panel placed on workers; the first one also evaluates the global model."""
+        """The panel placed on workers, the dearest group first; some may be empty."""
         placed = assign(self.costs, workers)
         return [
-            EvaluationTask(
-                self.round, self.lr, tuple(self.members[i] for i in group), with_global=index == 0
-            )
-            for index, group in enumerate(placed)
-            if group or index == 0
+            EvaluationTask(self.round, self.lr, tuple(self.members[i] for i in group), None)
+            for group in placed
         ]
 
 
@@ -139,15 +136,17 @@ class SerialBackend:
         run = self.worker.train_payloads if self._full else self.worker.train
         groups: list[GroupSums | GroupPayloads] = []
         reports: list[ClientReport] = []
-        for task in plan.groups(1 if self._full else self._groups):
+        tasks = plan.groups(self._groups)
+        for task in tasks:
             group, reported = run(task, broadcast)
             groups.append(group)
             reports.extend(reported)
             done(len(reported))
         trained = time.perf_counter()
-        step = self.aggregator.step(plan.round, groups)
+        step = self.aggregator.step(plan.round, len(tasks), groups)
         if self._full:
-            self.worker.commit(plan.round, step.verdicts)
+            for task in tasks:
+                self.worker.commit(task, broadcast, step.verdicts)
         return RoundOutcome(
             settled(reports, step.verdicts), trained - start, time.perf_counter() - trained
         )
@@ -157,6 +156,7 @@ class SerialBackend:
         start = time.perf_counter()
         broadcast = self.aggregator.broadcast(plan.round, [m.client for m in plan.members])
         (task,) = plan.tasks(1)
+        task = replace(task, global_model=self.aggregator.global_model())
         clients, global_test = self.worker.evaluate(task, broadcast)
         ordered = tuple(sorted(clients, key=lambda score: score.client))
         return Evaluation(ordered, global_test, time.perf_counter() - start)

@@ -62,11 +62,14 @@ def make_blueprint(
     model = FlatModel(split, layout, device)
     algorithm.bind(
         Setting(
+            model=split,
+            shape=shape,
             layout=layout,
             training=training,
             clients=experiment.clients,
             uplink=experiment.wire.uplink or training.dtype,
             downlink=experiment.wire.downlink or training.dtype,
+            seed=experiment.seed,
         )
     )
     return Blueprint(experiment, algorithm, model, model.read())

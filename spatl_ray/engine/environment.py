@@ -11,6 +11,19 @@ import torch
 
 PACKAGES = ("spatl_ray", "torch", "numpy", "ray", "pyarrow", "pydantic", "ml_dtypes")
 
+DECISIVE = ("spatl_ray", "torch", "numpy", "ml_dtypes")
+"""Those whose version may change a bit."""
+
+
+def make_deterministic(device: torch.device) -> None:
+    """On a GPU: only kernels that give the same bits each time, and no reduced precision."""
+    if device.type == "cuda":
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+        torch.use_deterministic_algorithms(True)
+        torch.backends.cudnn.benchmark = False
+        torch.backends.cuda.matmul.allow_tf32 = False
+        torch.backends.cudnn.allow_tf32 = False
+
 
 def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that matter, as installed."""
@@ -27,7 +40,8 @@ def fingerprint(device: torch.device) -> str:
     """One line that two processes share if they give the same bits."""
     model = torch.cuda.get_device_name(device) if device.type == "cuda" else "cpu"
     capability = torch.backends.cpu.get_cpu_capability()
-    numbers = f"torch {torch.__version__}, numpy {metadata.version('numpy')}"
+    installed = versions()
+    numbers = ", ".join(f"{name} {installed[name]}" for name in DECISIVE)
     return f"{platform.machine()} {capability}, {model}, {numbers}"
 
 

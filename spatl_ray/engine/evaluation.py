@@ -77,9 +77,11 @@ class Evaluator:
     ) -> ModelVector:
         """The model after fitting only its predictor to the client's training samples."""
         phase = Phase(frozenset({PREDICTOR}), self.options.transfer_epochs)
+        # Not the round's rate: a decayed one would leave late newcomers as they are.
+        rate = self.blueprint.experiment.training.lr
         key = (self.blueprint.experiment.seed, "transfer", view.round, view.client)
         with seeding.torch_seeded(*key):
             result = self.trainer.run(
-                LocalTask(vector, phases=(phase,)), *samples, view.lr, seeding.generator(*key)
+                LocalTask(vector, phases=(phase,)), *samples, rate, seeding.generator(*key)
             )
         return result.end

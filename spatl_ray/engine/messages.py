@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 
 from spatl_ray.aggregation.masked import Partial, Weights
 from spatl_ray.aggregation.verdict import Verdict
-from spatl_ray.parameters import Space
+from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import Score
 from spatl_ray.update import Mask
+
+NEVER = -1
+"""Stands for the round of a client that was never committed."""
 
 
 @dataclass(frozen=True)
@@ -18,11 +21,13 @@ class Member:
 
     Attributes:
         weights: its weights in the sums.
+        last: the round in which its state was last committed, -1 for never.
         measure: whether its model is evaluated right after local training.
     """
 
     client: int
     weights: Weights
+    last: int = NEVER
     measure: bool = False
 
 
@@ -133,20 +138,20 @@ class RoundOutcome:
 
 @dataclass(frozen=True)
 class PanelMember:
-    """One client of the evaluation panel, and whether it ever took part."""
+    """One client of the evaluation panel, and the round of its last committed state."""
 
     client: int
-    trained: bool
+    last: int = NEVER
 
 
 @dataclass(frozen=True)
 class EvaluationTask:
-    """The panel members that one worker evaluates."""
+    """The panel members that one worker evaluates, and the global model if it is its turn."""
 
     round: int
     lr: float
     members: tuple[PanelMember, ...]
-    with_global: bool
+    global_model: ModelVector | None
 
 
 @dataclass(frozen=True)
@@ -177,4 +182,3 @@ class Facts:
     hardware: Mapping[str, object]
     shared: int
     local: int
-    space: Space

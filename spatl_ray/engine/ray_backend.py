@@ -62,25 +62,37 @@ class RayBackend:
             for index in range(count)
         ]
         facts: list[Facts] = self._get([w.facts.remote() for w in self._workers], START_SECONDS)
+        self._check_server(facts)
         return facts
+
+    def _check_server(self, facts: list[Facts]) -> None:
+        """The aggregator's process must do the same arithmetic as the workers', too."""
+        server = self._get(self._aggregator.facts.remote())
+        on_cpu = {f.fingerprint for f in facts if f.hardware["device"] == "cpu"}
+        if on_cpu - {server} and not self._experiment.engine.allow_mixed:
+            raise EngineError(
+                "the aggregator must share the workers' CPU capability and software set, got "
+                f"{server} beside {'; '.join(sorted(on_cpu))}. engine.allow_mixed=true runs it anyway"
+            )
 
     def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
         """Run a round: references go from workers to the aggregator, reports come here."""
         start = time.perf_counter()
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
-        for task in plan.groups(len(self._workers)):
+        tasks = plan.groups(len(self._workers))
+        for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
             group, reported = method.options(num_returns=2).remote(task, broadcast)
             groups.append(group)
-            waiting[reported] = worker
-        step = self._aggregator.step.remote(plan.round, *groups)
+            waiting[reported] = (worker, task)
+        step = self._aggregator.step.remote(plan.round, len(tasks), *groups)
         reports = self._collect(list(waiting), done)
         trained = time.perf_counter()
         stepped: StepReport = self._get(step)
         if self._full:
-            self._get([worker.commit.remote(step) for worker in waiting.values()])
+            self._get([w.commit.remote(task, broadcast, step) for w, task in waiting.values()])
         return RoundOutcome(
             settled(reports, stepped.verdicts), trained - start, time.perf_counter() - trained
         )
@@ -89,10 +101,13 @@ class RayBackend:
         """Evaluate the panel on all workers."""
         start = time.perf_counter()
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
+        # The last worker has the lightest group: it evaluates the global model as well.
+        whole = self._aggregator.global_model.remote()
+        models = [None] * (len(self._workers) - 1) + [whole]
         tasks = plan.tasks(len(self._workers))
         pending = [
-            worker.evaluate.remote(task, broadcast)
-            for worker, task in zip(self._workers, tasks, strict=False)
+            worker.evaluate.remote(task, broadcast, model)
+            for worker, task, model in zip(self._workers, tasks, models, strict=True)
         ]
         answers = self._get(pending)
         clients = sorted((s for scores, _ in answers for s in scores), key=lambda s: s.client)

@@ -47,14 +47,23 @@ def receive(
         try:
             update = decode_update(payload, algorithm.spaces(), remembered)
         except WireError as error:
-            return Received(Verdict("rejected", reason=str(error)), expected, {})
+            return _rejected(expected, str(error))
     if (update.round, update.client) != (expected.round, expected.client):
-        wrong = f"it names round {update.round}, client {update.client}"
-        return Received(Verdict("rejected", reason=wrong), expected, {})
+        return _rejected(expected, f"it names round {update.round}, client {update.client}")
     verdict = judge_update(update, blueprint.experiment.aggregation.clip_norm)
     if not verdict.counts:
         return Received(verdict, update, {})
     counted = verdict.applied(update)
-    terms = algorithm.terms(counted, received, lr)
+    try:
+        terms = algorithm.terms(counted, received, lr)
+    except KeyError as error:
+        return _rejected(update, f"part {error} is missing")
+    declared = {accumulator.name for accumulator in algorithm.accumulators()}
+    if terms.keys() != declared:
+        return _rejected(update, f"it gives {sorted(terms)}, needed are {sorted(declared)}")
     on_terms = judge_terms(terms, blueprint.levels)
     return Received(verdict if on_terms is ACCEPTED else on_terms, counted, terms)
+
+
+def _rejected(update: Update, reason: str) -> Received:
+    return Received(Verdict("rejected", reason=reason), update, {})

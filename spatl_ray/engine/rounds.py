@@ -19,7 +19,7 @@ from spatl_ray.engine import rows
 from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan, SerialBackend
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.export import save_server
-from spatl_ray.engine.messages import Evaluation, Facts, Member, PanelMember, RoundOutcome
+from spatl_ray.engine.messages import NEVER, Evaluation, Facts, Member, PanelMember, RoundOutcome
 from spatl_ray.engine.schedule import (
     cohort_weights,
     objective_weights,
@@ -83,8 +83,8 @@ def run(
     try:
         facts = backend.start()
         _refuse_mixed(experiment, facts)
+        _remove_leftovers(experiment)
         writer.start(rows.run_row(experiment, data, facts))
-        shutil.rmtree(states, ignore_errors=True)
         return _Run(experiment, data, backend, writer, tuple(observers)).to_end()
     finally:
         backend.close()
@@ -94,6 +94,19 @@ def state_folder(experiment: Experiment) -> Path:
     """Where client states of a run lie."""
     folder = Path(experiment.results.folder).absolute()
     return folder / "states" / f"run_id={experiment.run_id}"
+
+
+def model_file(experiment: Experiment) -> Path:
+    """Where the server's arrays lie after a run."""
+    folder = Path(experiment.results.folder).absolute()
+    return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
+
+
+def _remove_leftovers(experiment: Experiment) -> None:
+    """Client states and model of an earlier run of the same id."""
+    for folder in (state_folder(experiment), model_file(experiment).parent):
+        if folder.exists():
+            shutil.rmtree(folder)
 
 
 def check(experiment: Experiment, data: FederatedData) -> None:
@@ -138,14 +151,14 @@ class _Run:
         self._costs = samples.astype(np.float64)
         self._objective = objective_weights(self.experiment, samples)
         self._panel = sample_panel(self.experiment)
-        self._trained = np.zeros(self.experiment.clients, dtype=np.bool_)
+        self._last = np.full(self.experiment.clients, NEVER, dtype=np.int32)
 
     def to_end(self) -> RunSummary:
         """All rounds; Ctrl-C ends the run with readable results."""
-        for observer in self.observers:
-            observer.run_started(self.experiment, self.experiment.run_id)
         status, error = "failed", None
         try:
+            for observer in self.observers:
+                observer.run_started(self.experiment, self.experiment.run_id)
             for round_ in range(self.experiment.rounds):
                 self._round(round_)
             self._save()
@@ -178,7 +191,7 @@ class _Run:
         weights = cohort_weights(cohort, self._objective)
         panel = set(self._panel.tolist()) if measure else set()
         members = tuple(
-            Member(client, weight, client in panel)
+            Member(client, weight, int(self._last[client]), client in panel)
             for client, weight in zip(cohort.tolist(), weights, strict=True)
         )
         costs = tuple(self._costs[cohort].tolist())
@@ -197,12 +210,12 @@ class _Run:
                 f"every client of round {round_} failed; client {first.client}: {first.reason}"
             )
         counted = [r.client for r in outcome.clients if r.status in ("accepted", "clipped")]
-        self._trained[counted] = True
+        self._last[counted] = round_
         return outcome
 
     def _evaluate(self, round_: int, lr: float) -> Evaluation:
         """Evaluate what the panel would receive in round `round_`."""
-        members = tuple(PanelMember(c, bool(self._trained[c])) for c in self._panel.tolist())
+        members = tuple(PanelMember(c, int(self._last[c])) for c in self._panel.tolist())
         costs = tuple(self._costs[self._panel].tolist())
         return self.backend.evaluate(EvaluationPlan(round_, lr, members, costs))
 
@@ -231,6 +244,5 @@ class _Run:
         """Keep the server's arrays, the global model among them."""
         shape, classes = self.data.dataset.shape, self.data.dataset.classes
         blueprint = make_blueprint(self.experiment, shape, classes, torch.device("cpu"))
-        folder = Path(self.experiment.results.folder).absolute()
-        path = folder / "models" / f"run_id={self.experiment.run_id}" / "server.safetensors"
-        save_server(path, self.backend.arrays(), blueprint.algorithm.spaces())
+        spaces = blueprint.algorithm.spaces()
+        save_server(model_file(self.experiment), self.backend.arrays(), spaces)

@@ -25,7 +25,7 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
     return {
         "name": experiment.name,
         "algorithm": experiment.algorithm.name,
-        "dataset": experiment.data.name,
+        "dataset": data.dataset.name,
         "partition": f"{experiment.partition.name}({arguments})",
         "model": experiment.model.name,
         "seed": experiment.seed,

@@ -1,16 +1,18 @@
 """A worker: trains and evaluates groups of virtual clients, one after the other.
 
-`train` is pure for a given round: it reads client states from before that round, so that a retried
-call gives the same bits.
+`train` is pure for a given round: it reads the client states that the driver says were committed
+before it, so that a retried call gives the same bits.
 """
 
 from __future__ import annotations
 
 import time
 from collections.abc import Mapping
+from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import numpy as np
 import torch
 
 from spatl_ray import seeding
@@ -20,10 +22,11 @@ from spatl_ray.algorithms.base import ClientView, Proposal
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
-from spatl_ray.engine.environment import fingerprint, hardware
+from spatl_ray.engine.environment import fingerprint, hardware, make_deterministic
 from spatl_ray.engine.evaluation import Evaluator
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import (
+    NEVER,
     BroadcastBytes,
     ClientReport,
     ClientScore,
@@ -36,13 +39,28 @@ from spatl_ray.engine.messages import (
     Member,
 )
 from spatl_ray.engine.population import Population
-from spatl_ray.engine.receive import Received, receive
+from spatl_ray.engine.receive import receive
 from spatl_ray.engine.report import layer_reports, sent_share
+from spatl_ray.errors import AggregationError, StateError, WireError
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
 from spatl_ray.training.local import LocalResult, Trainer
-from spatl_ray.update import ClientState, Parts, Update
-from spatl_ray.wire.codec import decode_broadcast, encode
+from spatl_ray.update import Parts, Update
+from spatl_ray.wire.codec import decode_broadcast, decode_update, encode
+
+MACHINE_FAULTS = (
+    OSError,
+    MemoryError,
+    torch.cuda.OutOfMemoryError,
+    AggregationError,
+    StateError,
+    WireError,
+)
+"""What is never one client's failure: it depends on where the client ran, so the run stops."""
+
+
+class DivergedError(Exception):
+    """A client's training ended in NaN or infinity: it has nothing to send."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +73,7 @@ class Outcome:
     proposal: Proposal
     sent: Update
     payload: bytes
+    seconds: float
 
 
 class Worker:
@@ -96,17 +115,14 @@ class Worker:
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
         self._flops = training_flops(self.blueprint.model, dataset.shape)
-        self._pending: dict[int, Outcome] = {}
+        self._pending: dict[tuple[int, int], dict[int, Outcome]] = {}
+        make_deterministic(device)
 
     def facts(self) -> Facts:
         """What the driver must know before the first round."""
         layout = self.algorithm.layout
         return Facts(
-            fingerprint(self.device),
-            hardware(self.device),
-            layout.shared.size,
-            layout.local.size,
-            layout.shared,
+            fingerprint(self.device), hardware(self.device), layout.shared.size, layout.local.size
         )
 
     # --- training -------------------------------------------------------------------------------
@@ -116,16 +132,18 @@ class Worker:
     ) -> tuple[GroupSums, tuple[ClientReport, ...]]:
         """Train a group and sum its accepted updates; their states are committed.
 
-        A client that fails is reported, not raised.
+        A client that fails is reported, not raised; a fault of the machine is raised.
         """
-        common = self._decode(broadcast.common)
+        common = self._decode(broadcast.common, task.round)
         partial = Partial(self.algorithm.accumulators(), self.blueprint.levels)
         reports = []
         for member in task.members:
-            try:
-                reports.append(self._contribute(task, member, common, broadcast, partial))
-            except Exception as error:
-                reports.append(self._failure(member, error))
+            outcome = self._attempt(task, member, common, broadcast)
+            if isinstance(outcome, ClientReport):
+                reports.append(outcome)
+                continue
+            verdict = self._contribute(outcome, partial)
+            reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
 
@@ -133,73 +151,117 @@ class Worker:
         self, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:
         """Train a group for a rule that needs every update; states wait for `commit`."""
-        common = self._decode(broadcast.common)
+        common = self._decode(broadcast.common, task.round)
         envelopes, reports = [], []
-        self._pending = {}
+        pending: dict[int, Outcome] = {}
         for member in task.members:
-            try:
-                outcome, seconds = self._run(task, member, common, broadcast)
-            except Exception as error:
-                reports.append(self._failure(member, error))
+            outcome = self._attempt(task, member, common, broadcast)
+            if isinstance(outcome, ClientReport):
+                reports.append(outcome)
                 continue
-            self._pending[member.client] = outcome
+            pending[member.client] = outcome
             remembered = self.algorithm.remembered(outcome.view.state)
             envelopes.append(Envelope(member.client, member.weights, outcome.payload, remembered))
-            reports.append(self._report(outcome, "pending", "", broadcast, seconds))
+            reports.append(self._report(outcome, "pending", "", broadcast))
+        self._pending = {k: v for k, v in self._pending.items() if k[0] == task.round}
+        self._pending[task.round, task.group] = pending
         return GroupPayloads(task.round, task.group, task.lr, tuple(envelopes)), tuple(reports)
 
-    def commit(self, round_: int, verdicts: Mapping[int, Verdict]) -> None:
-        """Commit the states of the last `train_payloads`, by the aggregator's verdicts."""
-        for client, outcome in self._pending.items():
-            if outcome.view.round == round_ and verdicts[client].counts:
-                received = self._receive(outcome)
-                self._write(outcome, verdicts[client].applied(received.update))
-        self._pending = {}
+    def commit(
+        self, task: GroupTask, broadcast: BroadcastBytes, verdicts: Mapping[int, Verdict]
+    ) -> None:
+        """Commit the states of a group of `train_payloads`, by the aggregator's verdicts.
 
-    def _contribute(
-        self,
-        task: GroupTask,
-        member: Member,
-        common: Parts,
-        broadcast: BroadcastBytes,
-        partial: Partial,
-    ) -> ClientReport:
-        """Train one client, judge its decoded update, sum it and commit its state."""
-        outcome, seconds = self._run(task, member, common, broadcast)
-        received = self._receive(outcome)
-        verdict = received.verdict
-        if verdict.counts:
-            self._write(outcome, received.update)
-            partial.add(received.terms, member.weights)
-        return self._report(outcome, verdict.status, verdict.reason, broadcast, seconds)
+        A process that was restarted in between trains the group again: `train_payloads` is pure.
+        """
+        if (task.round, task.group) not in self._pending:
+            self.train_payloads(task, broadcast)
+        for client, outcome in self._pending.pop((task.round, task.group)).items():
+            if verdicts[client].counts:
+                update = verdicts[client].applied(self._decoded(outcome))
+                state = self.algorithm.commit(outcome.view, outcome.proposal, update)
+                self.store.write(client, task.round, state, outcome.member.last)
+
+    def _attempt(
+        self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
+    ) -> Outcome | ClientReport:
+        """Train one client, or report why it failed."""
+        try:
+            return self._run(task, member, common, broadcast)
+        except MACHINE_FAULTS:
+            raise
+        except Exception as error:
+            rejected = isinstance(error, DivergedError)
+            return ClientReport(
+                member.client,
+                status="rejected" if rejected else "failed",
+                reason=str(error) if rejected else f"{type(error).__name__}: {error}",
+                bytes_down=broadcast.size(member.client),
+                actor=self.name,
+            )
+
+    def _contribute(self, outcome: Outcome, partial: Partial) -> Verdict:
+        """Judge one client's decoded update, sum it and commit its state."""
+        view, client = outcome.view, outcome.member.client
+        remembered = self.algorithm.remembered(view.state)
+        expected = replace(outcome.sent, parts={})
+        received = receive(
+            self.blueprint, outcome.payload, remembered, view.received, expected, view.lr
+        )
+        if received.verdict.counts:
+            state = self.algorithm.commit(view, outcome.proposal, received.update)
+            partial.add(received.terms, outcome.member.weights)
+            self.store.write(client, view.round, state, outcome.member.last)
+        return received.verdict
 
     def _run(
         self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
-    ) -> tuple[Outcome, float]:
-        """Train one client and encode what it would send; with the seconds that took."""
+    ) -> Outcome:
+        """Train one client and encode what it would send."""
         start = time.perf_counter()
-        view, samples = self._view(task.round, task.lr, member.client, common, broadcast)
+        view, samples = self._view(
+            task.round, task.lr, member.client, member.last, common, broadcast
+        )
         results = []
         for index, local_task in enumerate(self.algorithm.tasks(view)):
-            key = (self.experiment.seed, f"train {index}", task.round, member.client)
-            with seeding.torch_seeded(*key):
+            stream = f"train {index}"
+            with self._seeded(view, stream):
                 results.append(
-                    self.trainer.run(local_task, *samples, task.lr, seeding.generator(*key))
+                    self.trainer.run(local_task, *samples, task.lr, view.generator(stream))
                 )
-        proposal = self.algorithm.propose(view, results)
-        sent = Update(task.round, member.client, results[0].steps, view.samples, proposal.parts)
-        last = self.algorithm.remembered(view.state)
-        payload = encode(sent, self.algorithm.spaces(), last)
-        outcome = Outcome(member, view, tuple(results), proposal, sent, payload)
-        return outcome, time.perf_counter() - start
+        for result in results:
+            _check_finite(result)
+        with self._seeded(view, "propose"):
+            proposal = self.algorithm.propose(view, results)
+        sent = Update(
+            task.round, member.client, self._steps(results[0]), view.samples, proposal.parts
+        )
+        payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
+        seconds = time.perf_counter() - start
+        return Outcome(member, view, tuple(results), proposal, sent, payload, seconds)
+
+    def _seeded(self, view: ClientView, stream: str) -> AbstractContextManager[None]:
+        """torch's global generator, seeded for one client's round."""
+        return seeding.torch_seeded(view.seed, stream, view.round, view.client)
+
+    def _steps(self, result: LocalResult) -> int:
+        """Local steps in which what is shared was trained: tau_i; all, if nothing is shared."""
+        parts = {segment.part for segment in self.algorithm.layout.shared.segments}
+        return max((result.part_steps[part] for part in parts), default=result.steps)
 
     def _view(
-        self, round_: int, lr: float, client: int, common: Parts, broadcast: BroadcastBytes
+        self,
+        round_: int,
+        lr: float,
+        client: int,
+        last: int,
+        common: Parts,
+        broadcast: BroadcastBytes,
     ) -> tuple[ClientView, tuple[torch.Tensor, torch.Tensor]]:
         """What a client sees, and its training samples."""
-        state = self.store.read(client, before=round_)
+        state = self.store.read(client, last)
         samples = self.population.samples(client, "train")
-        personal = self._decode(broadcast.personal.get(client, b""))
+        personal = self._decode(broadcast.personal.get(client, b""), round_)
         view = ClientView(
             client=client,
             round=round_,
@@ -208,36 +270,32 @@ class Worker:
             received=self.algorithm.receive({**common, **personal}, state),
             state=state,
             validate=lambda vector: self.evaluator.score(vector, client, "validation"),
+            seed=self.experiment.seed,
         )
         return view, samples
 
-    def _receive(self, outcome: Outcome) -> Received:
-        """The server's side of a client's payload."""
-        view = outcome.view
-        remembered = self.algorithm.remembered(view.state)
-        expected = replace(outcome.sent, parts={})
-        return receive(
-            self.blueprint, outcome.payload, remembered, view.received, expected, view.lr
-        )
+    def _decoded(self, outcome: Outcome) -> Update:
+        """A client's update as its payload says."""
+        if not outcome.payload:
+            return outcome.sent
+        remembered = self.algorithm.remembered(outcome.view.state)
+        return decode_update(outcome.payload, self.algorithm.spaces(), remembered)
 
-    def _write(self, outcome: Outcome, update: Update) -> None:
-        """Commit a client's state."""
-        state: ClientState = self.algorithm.commit(outcome.view, outcome.proposal, update)
-        self.store.write(outcome.view.client, outcome.view.round, state)
-
-    def _decode(self, payload: bytes) -> Parts:
-        """The parts of a broadcast; none if nothing was sent."""
-        return decode_broadcast(payload, self.algorithm.spaces()).parts if payload else {}
+    def _decode(self, payload: bytes, round_: int) -> Parts:
+        """The parts of a round's broadcast; none if nothing was sent."""
+        if not payload:
+            return {}
+        broadcast = decode_broadcast(payload, self.algorithm.spaces())
+        if broadcast.round != round_:
+            raise WireError(
+                f"a broadcast of round {round_} is needed, got one of {broadcast.round}"
+            )
+        return broadcast.parts
 
     # --- reports --------------------------------------------------------------------------------
 
-    def _failure(self, member: Member, error: Exception) -> ClientReport:
-        """The report of a client that raised."""
-        reason = f"{type(error).__name__}: {error}"
-        return ClientReport(member.client, "failed", reason, actor=self.name)
-
     def _report(
-        self, outcome: Outcome, status: str, reason: str, broadcast: BroadcastBytes, seconds: float
+        self, outcome: Outcome, status: str, reason: str, broadcast: BroadcastBytes
     ) -> ClientReport:
         """The report of a client that trained."""
         results, client = outcome.results, outcome.member.client
@@ -253,7 +311,7 @@ class Worker:
             bytes_down=broadcast.size(client),
             density=sent_share(outcome.sent.parts, spaces, self.algorithm.layout),
             flops=self._flops * sum(r.samples for r in results),
-            seconds=seconds,
+            seconds=outcome.seconds,
             actor=self.name,
             layers=layer_reports(outcome.proposal, self.algorithm.layout),
         )
@@ -277,15 +335,22 @@ class Worker:
     def evaluate(
         self, task: EvaluationTask, broadcast: BroadcastBytes
     ) -> tuple[tuple[ClientScore, ...], Score | None]:
-        """Score the models that panel members would receive now, and the global model if asked."""
-        common = self._decode(broadcast.common)
-        scores = []
+        """Score the models that panel members would receive now, and the global model if given."""
+        common = self._decode(broadcast.common, task.round)
+        scores: list[ClientScore] = []
         for member in task.members:
-            view, samples = self._view(task.round, task.lr, member.client, common, broadcast)
-            scores.extend(self.evaluator.client(view, samples, member.trained))
-        return tuple(scores), self._global(common) if task.with_global else None
+            view, samples = self._view(
+                task.round, task.lr, member.client, member.last, common, broadcast
+            )
+            scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
+        whole = task.global_model
+        return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
 
-    def _global(self, common: Parts) -> Score | None:
-        """The global model's score, if there is one model for all."""
-        vector = self.algorithm.global_model(self.algorithm.receive(common, {}))
-        return None if vector is None else self.evaluator.score_global(vector)
+
+def _check_finite(result: LocalResult) -> None:
+    """Stop a client whose training diverged, before it keeps or sends anything of it."""
+    end = result.end
+    if not (np.isfinite(end.parameters).all() and np.isfinite(end.buffers).all()):
+        raise DivergedError(
+            f"local training diverged: the model holds NaN or infinity, loss {result.loss:g}"
+        )

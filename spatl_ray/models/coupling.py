@@ -17,21 +17,23 @@ PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 def _followers(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, str]:
     """Leaf module name -> the prunable layer whose output it takes, seen in one forward pass.
 
-    The hooks compare tensors by identity; `alive` keeps them, so that no identity is used twice.
+    The hooks compare tensors by identity and version (an output that was changed in place is no
+    longer the layer's); `alive` keeps them, so that no identity is used twice. A module that is
+    used several times follows a layer only if each of its inputs is that layer's output.
     """
     names = {m: name for name, m in module.named_modules() if not list(m.children())}
-    made_by: dict[int, str] = {}
+    made_by: dict[tuple[int, int] | None, str] = {}
     alive: list[Any] = []
-    found: dict[str, str] = {}
+    sources: dict[str, set[str | None]] = {}
 
     def before(layer: nn.Module, args: tuple[Any, ...]) -> None:
-        if args and id(args[0]) in made_by:
-            found[names[layer]] = made_by[id(args[0])]
+        made = made_by.get(_identity(args[0] if args else None))
+        sources.setdefault(names[layer], set()).add(made)
 
     def behind(layer: nn.Module, args: tuple[Any, ...], output: Any) -> None:
         if isinstance(layer, PRUNABLE) and isinstance(output, Tensor):
             alive.append(output)
-            made_by[id(output)] = names[layer]
+            made_by[_identity(output)] = names[layer]
 
     handles = [m.register_forward_pre_hook(before) for m in names]
     handles += [m.register_forward_hook(behind) for m in names]
@@ -44,15 +46,13 @@ def _followers(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) ->
         module.train(was_training)
         for handle in handles:
             handle.remove()
-    return found
+    return {name: made for name, (made, *others) in sources.items() if made and not others}
 
 
-def _rows(module: nn.Module, channels: int) -> list[str]:
-    """A module's own floating tensors, if the first dimension of all of them is `channels`."""
+def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """A module's own floating tensors, without those of its submodules."""
     tensors = [*module.named_parameters(recurse=False), *module.named_buffers(recurse=False)]
-    named = [(name, t) for name, t in tensors if t.is_floating_point()]
-    fits = all(t.dim() > 0 and t.shape[0] == channels for _, t in named)
-    return [name for name, _ in named] if fits else []
+    return [(name, tensor) for name, tensor in tensors if tensor.is_floating_point()]
 
 
 def channel_groups(
@@ -60,31 +60,38 @@ def channel_groups(
 ) -> tuple[tuple[ChannelGroup, ...], Mapping[str, int]]:
     """The encoder's prunable layers, and the group of each tensor that a channel mask covers.
 
-    A convolution or linear layer of the encoder is one group. A leaf module that takes its output
-    directly and holds one value a channel (batch, group or layer norm) follows it, buffers included.
+    A convolution or linear layer of the encoder is one group, unless its weight is another layer's
+    (tied) or computed (weight norm). A leaf module that takes its output directly and holds one
+    value a channel (batch, group or layer norm) follows it, buffers included.
 
     Returns:
         The groups in the module's order, and tensor name -> index of its group.
     """
     modules = dict(split.module.named_modules())
     followers = _followers(split.module, shape, dtype)
+    named = {name for name, _ in split.module.named_parameters()}
     groups: list[ChannelGroup] = []
     member: dict[str, int] = {}
     offset = 0
     for name, module in modules.items():
         if not isinstance(module, PRUNABLE) or split.part_of(name) != ENCODER:
             continue
+        if f"{name}.weight" not in named:
+            continue
         channels = module.weight.shape[0]
         index = len(groups)
         groups.append(ChannelGroup(name, channels, offset))
         offset += channels
+        rows = [t for t, tensor in _own(module) if tensor.shape[:1] == (channels,)]
+        member.update({f"{name}.{t}": index for t in rows})
         behind = [f for f, layer in followers.items() if layer == name]
-        follows = [f for f in behind if _can_follow(modules[f]) and split.part_of(f) == ENCODER]
-        for owner in (name, *follows):
-            member.update({f"{owner}.{t}": index for t in _rows(modules[owner], channels)})
+        for follower in (f for f in behind if split.part_of(f) == ENCODER):
+            tensors = _own(modules[follower])
+            if all(tensor.shape == (channels,) for _, tensor in tensors):
+                member.update({f"{follower}.{t}": index for t, _ in tensors})
     return tuple(groups), member
 
 
-def _can_follow(module: nn.Module) -> bool:
-    """Whether a module may share the mask of the layer before it: another prunable layer may not."""
-    return not isinstance(module, PRUNABLE)
+def _identity(value: Any) -> tuple[int, int] | None:
+    """Which tensor this is, and how often it was changed in place; None for other values."""
+    return (id(value), value._version) if isinstance(value, Tensor) else None

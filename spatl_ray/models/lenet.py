@@ -14,15 +14,15 @@ class LeNet(nn.Module):
     the encoder; the three linear layers are the predictor.
 
     Args:
-        shape: (channels, height, width), height and width at least 12.
+        shape: (channels, height, width), height and width at least 16.
         classes: number of outputs.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        if len(shape) != 3 or min(shape[1:]) < 12:
+        if len(shape) != 3 or min(shape[1:]) < 16:
             raise ModelError(
-                f"lenet needs images of at least 12x12 as (channels, h, w), got {shape}"
+                f"lenet needs images of at least 16x16 as (channels, h, w), got {shape}"
             )
         height, width = (((side - 4) // 2 - 4) // 2 for side in shape[1:])
         # ReLU behind the pooling gives the same values as before it, on a quarter of the positions.

@@ -8,6 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
+from spatl_ray.errors import ModelError
+
 
 class MLP(nn.Module):
     """Linear-ReLU layers and a linear predictor; `hidden` may be empty (logistic regression).
@@ -16,12 +18,19 @@ class MLP(nn.Module):
         shape: of one sample; it is flattened.
         classes: number of outputs.
         hidden: widths of the hidden layers, which form the encoder.
+
+    Raises:
+        ModelError: a width below 1.
     """
 
     def __init__(
         self, shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64, 64)
     ) -> None:
         super().__init__()
+        if min(hidden, default=1) < 1:
+            raise ModelError(
+                f"model.options.hidden must be widths of at least 1, got {list(hidden)}"
+            )
         widths = [math.prod(shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):

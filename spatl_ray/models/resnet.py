@@ -13,11 +13,12 @@ Norm = Literal["batch", "group", "none"]
 
 
 def _norm(kind: Norm, channels: int) -> nn.Module:
-    """A normalisation of `channels` channels; groups of the group norm hold up to 8 channels."""
+    """A normalisation of `channels` channels; the group norm's groups are equal, of up to 8 channels."""
     if kind == "batch":
         return nn.BatchNorm2d(channels)
     if kind == "group":
-        return nn.GroupNorm(max(1, channels // 8), channels)
+        size = max(size for size in range(1, 9) if channels % size == 0)
+        return nn.GroupNorm(channels // size, channels)
     return nn.Identity()
 
 

@@ -11,7 +11,7 @@ from torch import nn
 
 from spatl_ray import plugins, seeding
 from spatl_ray.config import Model
-from spatl_ray.errors import ConfigError, ModelError
+from spatl_ray.errors import ConfigError, ModelError, SpatlError
 from spatl_ray.models.lenet import LeNet
 from spatl_ray.models.mlp import MLP
 from spatl_ray.models.resnet import resnet20
@@ -65,6 +65,7 @@ def _predictor_of(module: nn.Module, config: Model) -> tuple[str, ...]:
     known = dict(module.named_modules())
     names = config.predictor or getattr(module, "predictor_modules", None)
     names = names or ((PREDICTOR,) if PREDICTOR in known else ())
+    names = (names,) if isinstance(names, str) else names
     children = ", ".join(name for name, _ in module.named_children()) or "none"
     if not names:
         raise ModelError(
@@ -93,23 +94,56 @@ def build_model(
 
     Raises:
         ConfigError: unknown name or options.
-        ModelError: no predictor, no encoder, or a module that does not fit the data's shape.
+        ModelError: no predictor, a frozen parameter, or a module that does not fit the data's shape.
     """
     factory = _factory(config.name)
     with seeding.torch_seeded(seed, "model"):
-        try:
-            module = factory(shape, classes, **config.options)
-        except TypeError as error:
-            raise ConfigError(f"model.options do not fit {config.name}: {error}") from error
-    if not isinstance(module, nn.Module):
-        raise ConfigError(f"model.name must give a torch.nn.Module, got {type(module).__name__}")
-    names = _predictor_of(module, config)
-    split = SplitModel(module.to(dtype), dict.fromkeys(names, PREDICTOR))
-    parts = {split.part_of(name) for name, _ in module.named_parameters()}
-    if PREDICTOR not in parts:
-        raise ModelError(f"the predictor {', '.join(names)} of {config.name} has no parameters")
-    _check_output(split, shape, classes, dtype)
+        module = _made(factory, config, shape, classes)
+        names = _predictor_of(module, config)
+        split = SplitModel(module.to(dtype), dict.fromkeys(names, PREDICTOR))
+        # Still seeded: lazy layers draw their weights at the first forward pass.
+        _check_output(split, shape, classes, dtype)
+    _check_parameters(split, config)
     return split
+
+
+def _made(
+    factory: Callable[..., nn.Module], config: Model, shape: tuple[int, ...], classes: int
+) -> nn.Module:
+    """The module that the factory gives for these options."""
+    try:
+        module = factory(shape, classes, **config.options)
+    except SpatlError:
+        raise
+    except TypeError as error:
+        raise ConfigError(f"model.options do not fit {config.name}: {error}") from error
+    except Exception as error:
+        raise ModelError(
+            f"{config.name} cannot be built for samples of shape {shape}, {classes} classes and "
+            f"model.options {config.options}: {error}"
+        ) from error
+    if not isinstance(module, nn.Module):
+        raise ConfigError(
+            f"model.name must give a torch.nn.Module, got {config.name!r}: "
+            f"a {type(module).__name__}"
+        )
+    return module
+
+
+def _check_parameters(split: SplitModel, config: Model) -> None:
+    """Refuse a predictor without parameters, and parameters that the module itself has frozen."""
+    parameters = dict(split.module.named_parameters())
+    if PREDICTOR not in {split.part_of(name) for name in parameters}:
+        names = ", ".join(split.parts)
+        raise ModelError(
+            f"the predictor of {config.name} must have parameters, got none in {names}"
+        )
+    frozen = [name for name, parameter in parameters.items() if not parameter.requires_grad]
+    if frozen:
+        raise ModelError(
+            f"every parameter of {config.name} must require a gradient, got {', '.join(frozen)} "
+            "without: phases freeze parts, and what never trains is a buffer"
+        )
 
 
 def _check_output(

@@ -6,6 +6,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
 from spatl_ray.config import Criterion, Inference
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Array, Arrays, Bits, ModelVector, Space
@@ -18,18 +20,23 @@ class Candidate:
     """What a selector decides on: one client's encoder after local training.
 
     Attributes:
+        client, round: whose decision, and when.
         space: the shared parameters, with their channel groups.
         model: the whole local model.
         update: shape (space.size,), what would be sent densely.
         state: the client's state; a selector's own arrays are in it.
         validate: scores a model on the client's own validation split; None if that is empty.
+        generator: the only source of randomness of the decision.
     """
 
+    client: int
+    round: int
     space: Space
     model: ModelVector
     update: Array
     state: Arrays
     validate: Callable[[ModelVector], Score | None]
+    generator: np.random.Generator
 
     @property
     def weights(self) -> Array:

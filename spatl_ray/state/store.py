@@ -1,11 +1,15 @@
 """Client states in sharded fixed-slot files: cheap for many clients, safe for retries.
 
-Each client has two slots, so that a round that is retried still reads the state from before it:
-a slot written in round t is only read in rounds after t. A client that was never written costs
-nothing (the files are sparse). Workers write different clients, so that no lock is needed.
+Each client has two slots: the new state goes beside the one that it follows, so that a round that is
+repeated still reads the state from before it. Who reads names the round of the state that was
+committed; what was written but never committed is never read. A client that was never written costs
+nothing (the files are sparse, and have their full length from the start, so that a truncated one
+shows). Workers write different clients, so that no lock is needed.
 
     shard file = [client 0: slot 0, slot 1][client 1: slot 0, slot 1]...
-    slot       = magic (8 bytes), schema (u32), CRC-32 of round and arrays (u32), round (i64), arrays
+    slot       = header, arrays
+    header     = magic (12 bytes), schema (u32), round (i64), CRC-32 of the arrays (u32),
+                 CRC-32 of the header up to here (u32)
 """
 
 from __future__ import annotations
@@ -19,12 +23,13 @@ from pathlib import Path
 import numpy as np
 
 from spatl_ray.errors import StateError
+from spatl_ray.parameters import Array
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
-_HEADER = struct.Struct("<8sIIq")
-_MAGIC = b"SPATLST1"
-_FIELDS = slice(16, None)
+_HEADER = struct.Struct("<12sIqII")
+_MAGIC = b"SPATLSTATE02"
+_CHECKED = slice(0, _HEADER.size - 4)
 
 
 class StateStore:
@@ -37,40 +42,47 @@ class StateStore:
 
     def __init__(self, folder: Path, initial: ClientState) -> None:
         self.folder = folder
-        self.initial = {name: initial[name] for name in sorted(initial)}
+        self.initial = {name: _frozen(initial[name]) for name in sorted(initial)}
         described = [(n, str(a.dtype), a.shape) for n, a in self.initial.items()]
         self._schema = zlib.crc32(repr(described).encode())
         self._payload = sum(a.nbytes for a in self.initial.values())
         self._slot = _HEADER.size + self._payload
+        self._length = 2 * self._slot * CLIENTS_A_SHARD
 
-    def read(self, client: int, before: int) -> ClientState:
-        """The client's newest state written in a round before `before`; else the initial one.
+    def read(self, client: int, written: int) -> ClientState:
+        """The client's state as it was written in round `written`; the initial one for -1.
+
+        The arrays are read-only.
 
         Raises:
-            StateError: the record is damaged, or of another schema.
+            StateError: there is no such record (it was lost or overwritten), or it is damaged or of
+                another schema.
         """
-        if not self.initial:
-            return {}
+        if not self.initial or written < 0:
+            return dict(self.initial)
         path, offset = self._place(client)
         if not path.exists():
-            return dict(self.initial)
+            raise StateError(f"{path}: the file with the state of client {client} is missing")
         with path.open("rb") as file:
-            rounds = [
-                self._round(file.fileno(), offset + slot * self._slot, path, client)
-                for slot in (0, 1)
-            ]
-            readable = [(r, slot) for slot, r in enumerate(rounds) if r is not None and r < before]
-            if not readable:
-                return dict(self.initial)
-            slot = max(readable)[1]
+            rounds = self._rounds(file.fileno(), offset, path, client)
+            slot = _slot_of(rounds, written, path, client)
             record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
         return self._unpack(record, path, client)
 
-    def write(self, client: int, round_: int, state: Mapping[str, np.ndarray]) -> None:
-        """Write the client's state after `round_`; the state from before that round stays readable.
+    def write(self, client: int, round_: int, state: Mapping[str, np.ndarray], last: int) -> None:
+        """Write the client's state after `round_`, beside the one of round `last`, which stays.
+
+        So a round that is repeated reads what it read the first time.
+
+        Args:
+            client: which one.
+            round_: the round that ends with this state.
+            state: arrays with the names, shapes and dtypes of the initial state.
+            last: the round of the state that this one follows, -1 for the initial one.
 
         Raises:
-            StateError: arrays of other names, shapes or dtypes than the initial state's.
+            StateError: the arrays do not fit, or the state of round `last` is not there: a call that
+                comes too late must not overwrite what came after it.
         """
         if not self.initial:
             return
@@ -79,10 +91,14 @@ class StateStore:
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
-            rounds = [
-                self._round(descriptor, offset + s * self._slot, path, client) for s in (0, 1)
-            ]
-            os.pwrite(descriptor, record, offset + _victim(rounds, round_) * self._slot)
+            if not os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, self._length)
+            rounds = self._rounds(descriptor, offset, path, client)
+            place = offset + _slot_beside(rounds, round_, last, path, client) * self._slot
+            # The header last: a write that breaks off leaves a slot that is older or damaged, and
+            # the state that this one follows is in the other one.
+            _write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
+            _write_all(descriptor, record[: _HEADER.size], place)
         finally:
             os.close(descriptor)
 
@@ -91,13 +107,24 @@ class StateStore:
         shard, row = divmod(client, CLIENTS_A_SHARD)
         return self.folder / f"shard-{shard:06d}.bin", row * 2 * self._slot
 
-    def _round(self, descriptor: int, offset: int, path: Path, client: int) -> int | None:
-        """The round of a slot, or None if it was never written."""
-        header = os.pread(descriptor, _HEADER.size, offset)
-        if len(header) < _HEADER.size or header == bytes(_HEADER.size):
+    def _rounds(self, descriptor: int, offset: int, path: Path, client: int) -> list[int | None]:
+        """The rounds of a client's two slots, None for one that was never written."""
+        length = os.fstat(descriptor).st_size
+        # Another worker may have created the file and not yet given it its length.
+        if length not in (0, self._length):
+            raise StateError(
+                f"{path}: the file with client {client} must have {self._length} bytes, got "
+                f"{length}: it is truncated or of another run"
+            )
+        slots = (offset, offset + self._slot)
+        return [self._round(os.pread(descriptor, _HEADER.size, s), path, client) for s in slots]
+
+    def _round(self, header: bytes, path: Path, client: int) -> int | None:
+        """The round of a slot's header, or None if it was never written."""
+        if not any(header):
             return None
-        magic, schema, _, round_ = _HEADER.unpack(header)
-        if magic != _MAGIC or schema != self._schema:
+        magic, schema, round_, _, checksum = _HEADER.unpack(header)
+        if zlib.crc32(header[_CHECKED]) != checksum or magic != _MAGIC or schema != self._schema:
             raise StateError(f"{path}: the record of client {client} is damaged or of another run")
         return int(round_)
 
@@ -108,13 +135,13 @@ class StateStore:
         if described != expected:
             raise StateError(f"the state of client {client} must be {expected}, got {described}")
         arrays = b"".join(np.ascontiguousarray(state[name]).tobytes() for name in self.initial)
-        tail = struct.pack("<q", round_) + arrays
-        return _HEADER.pack(_MAGIC, self._schema, zlib.crc32(tail), round_) + arrays
+        header = _HEADER.pack(_MAGIC, self._schema, round_, zlib.crc32(arrays), 0)[_CHECKED]
+        return header + struct.pack("<I", zlib.crc32(header)) + arrays
 
     def _unpack(self, record: bytes, path: Path, client: int) -> ClientState:
         """The arrays of a slot, checked against its checksum."""
-        checksum = _HEADER.unpack_from(record)[2]
-        if len(record) != self._slot or zlib.crc32(record[_FIELDS]) != checksum:
+        checksum = _HEADER.unpack_from(record)[3]
+        if zlib.crc32(record[_HEADER.size :]) != checksum:
             raise StateError(f"{path}: the record of client {client} does not match its checksum")
         state = {}
         offset = _HEADER.size
@@ -125,15 +152,35 @@ class StateStore:
         return state
 
 
-def _victim(rounds: list[int | None], round_: int) -> int:
-    """The slot to overwrite: the same round's, else an empty one, else a later one's, else the older.
+def _frozen(array: Array) -> Array:
+    """A read-only copy, so that no client can change what all clients start from."""
+    copy = array.copy()
+    copy.setflags(write=False)
+    return copy
 
-    Whatever is newest from before `round_` stays.
-    """
-    for slot, written in enumerate(rounds):
-        if written == round_:
-            return slot
-    for slot, written in enumerate(rounds):
-        if written is None or written > round_:
-            return slot
-    return min((0, 1), key=lambda slot: rounds[slot] or 0)
+
+def _write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of the data: one call may write less, and only the next one says why."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
+
+
+def _slot_of(rounds: list[int | None], written: int, path: Path, client: int) -> int:
+    """The slot that holds the state of round `written`."""
+    if written not in rounds:
+        raise StateError(
+            f"{path}: the state of client {client} after round {written} is not there; the two "
+            f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
+        )
+    return rounds.index(written)
+
+
+def _slot_beside(rounds: list[int | None], round_: int, last: int, path: Path, client: int) -> int:
+    """The slot to write into: not the one of round `last`. What is in it was never committed."""
+    if any(written is not None and written > round_ for written in rounds):
+        raise StateError(
+            f"{path}: the state of client {client} after round {round_} comes too late: the two "
+            f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
+        )
+    return 0 if last < 0 else 1 - _slot_of(rounds, last, path, client)

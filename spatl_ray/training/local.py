@@ -7,7 +7,7 @@ a group of clients can be trained together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from spatl_ray.config import Training
+from spatl_ray.errors import ConfigError, DataError
 from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import Array, ModelVector
 
@@ -28,11 +29,17 @@ class Phase:
 
     Attributes:
         parts: names of model parts, or None for all.
-        epochs: passes over the samples, or None for the config's epochs or steps.
+        epochs: passes over the samples.
+        steps: local steps instead; with neither, the config's epochs or steps hold.
     """
 
     parts: frozenset[str] | None = None
     epochs: int | None = None
+    steps: int | None = None
+
+    def trains(self, part: str) -> bool:
+        """Whether a part is trained in this phase."""
+        return self.parts is None or part in self.parts
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +56,9 @@ class LocalTask:
         anchor: its centre; needed if mu > 0.
         phases: what trains, one phase after the other.
         loss: of (model output, labels), mean over the batch.
+
+    Raises:
+        ConfigError: mu without an anchor.
     """
 
     start: ModelVector
@@ -58,6 +68,10 @@ class LocalTask:
     phases: tuple[Phase, ...] = (Phase(),)
     loss: Loss = functional.cross_entropy
 
+    def __post_init__(self) -> None:
+        if self.mu and self.anchor is None:
+            raise ConfigError(f"a task's mu needs an anchor, got mu={self.mu} without one")
+
 
 @dataclass(frozen=True, eq=False)
 class LocalResult:
@@ -66,12 +80,14 @@ class LocalResult:
     Attributes:
         end: the trained model.
         steps: local steps taken.
+        part_steps: those in which each part was trained.
         samples: samples processed, with repetition.
         loss: mean training loss over them, before each step.
     """
 
     end: ModelVector
     steps: int
+    part_steps: Mapping[str, int]
     samples: int
     loss: float
 
@@ -118,23 +134,33 @@ class Trainer:
             y: labels, shape (n,).
             lr: learning rate of this round.
             batches: draws the order of the samples.
+
+        Raises:
+            ConfigError: a phase in which nothing trains.
+            DataError: no samples.
         """
+        if not len(y):
+            raise DataError("local training needs at least one sample, got none")
         self.model.load(task.start)
         correction = self._correction(task)
         velocity = torch.zeros_like(self.model.parameters)
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         steps = samples = 0
+        part_steps = dict.fromkeys((s.part for s in self.model.layout.parameters.segments), 0)
         for phase in task.phases:
             self.model.train(phase.parts)
             trained = self._ranges(phase)
+            before = steps
             for index in self._batches(phase, len(y), batches):
                 rows = torch.from_numpy(index).to(x.device)
                 loss = self._gradient(task.loss, x[rows], y[rows])
                 self._step(trained, correction, velocity, lr)
                 total += loss.detach() * len(index)
                 steps, samples = steps + 1, samples + len(index)
+            for part in filter(phase.trains, part_steps):
+                part_steps[part] += steps - before
         mean = float(total) / samples if samples else float("nan")
-        return LocalResult(self.model.read(), steps, samples, mean)
+        return LocalResult(self.model.read(), steps, part_steps, samples, mean)
 
     def _gradient(self, loss_of: Loss, x: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch; its gradient is left in `model.gradient`."""
@@ -173,15 +199,23 @@ class Trainer:
     def _ranges(self, phase: Phase) -> tuple[slice, ...]:
         """Where the phase's parts lie in the parameter vector."""
         space = self.model.layout.parameters
-        return (slice(0, space.size),) if phase.parts is None else space.ranges(phase.parts)
+        spans = (slice(0, space.size),) if phase.parts is None else space.ranges(phase.parts)
+        if not spans:
+            there = ", ".join(sorted({s.part for s in space.segments}))
+            wanted = ", ".join(sorted(phase.parts or ()))
+            raise ConfigError(
+                f"a phase must train parts that have parameters ({there}), got {wanted or 'none'}"
+            )
+        return spans
 
     def _batches(
         self, phase: Phase, n: int, generator: np.random.Generator
     ) -> Iterator[np.ndarray]:
         """Row indices a step: shuffled anew each epoch; the last batch of an epoch may be smaller."""
         size = self.training.batch_size
-        left = self.training.steps if phase.epochs is None else None
-        epochs = phase.epochs if phase.epochs is not None else self.training.epochs
+        own = phase.epochs is not None or phase.steps is not None
+        left = phase.steps if own else self.training.steps
+        epochs = phase.epochs if own else self.training.epochs
         done = 0
         while (epochs is not None and done < epochs) if left is None else left > 0:
             order = generator.permutation(n)

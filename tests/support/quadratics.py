@@ -20,7 +20,7 @@ from spatl_ray.algorithms.registry import ALGORITHMS
 from spatl_ray.data.datasets import Dataset
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.backend import RoundPlan, SerialBackend
-from spatl_ray.engine.messages import Member, RoundOutcome
+from spatl_ray.engine.messages import NEVER, Member, RoundOutcome
 from spatl_ray.engine.schedule import cohort_weights, objective_weights, sample_cohort
 from spatl_ray.training.local import LocalTask
 from spatl_ray.training.schedule import learning_rate
@@ -128,12 +128,32 @@ def play(
     outcomes = []
     samples = data.sizes("train")
     objective = objective_weights(experiment, samples)
+    last = dict.fromkeys(range(experiment.clients), NEVER)
     for round_ in range(experiment.rounds):
         cohort = sample_cohort(experiment, round_)
         weights = cohort_weights(cohort, objective)
-        members = tuple(Member(c, w) for c, w in zip(cohort.tolist(), weights, strict=True))
+        members = tuple(
+            Member(c, w, last[c]) for c, w in zip(cohort.tolist(), weights, strict=True)
+        )
         costs = tuple(float(n) for n in samples[cohort])
         lr = learning_rate(experiment.training, round_, experiment.rounds)
         plan = RoundPlan(round_, lr, members, costs)
         outcomes.append(backend.train(plan, lambda count: None))
+        last.update(counted(outcomes[-1], round_))
     return backend, outcomes
+
+
+def counted(outcome: RoundOutcome, round_: int) -> dict[int, int]:
+    """The clients whose update counted in the round, and the round."""
+    return {r.client: round_ for r in outcome.clients if r.status in ("accepted", "clipped")}
+
+
+def final_states(
+    backend: SerialBackend, outcomes: Sequence[RoundOutcome]
+) -> list[Mapping[str, np.ndarray]]:
+    """Every client's last committed state, from round 0 on."""
+    clients = backend.worker.experiment.clients
+    last = dict.fromkeys(range(clients), NEVER)
+    for round_, outcome in enumerate(outcomes):
+        last.update(counted(outcome, round_))
+    return [backend.worker.store.read(client, last[client]) for client in range(clients)]

@@ -112,8 +112,8 @@ class Ditto(Shared):
     def personal_model(self, received: Arrays, state: ClientState) -> ModelVector:
         return ModelVector(state["v"], state["v_buffers"])
 
-    def global_model(self, received: Arrays) -> ModelVector:
-        return super().personal_model(received, {})
+    def global_model(self, server: Arrays) -> ModelVector:
+        return super().personal_model(server, {})
 
     def tasks(self, view: ClientView) -> Sequence[LocalTask]:
         personal = self.personal_model(view.received, view.state)
@@ -148,11 +148,12 @@ class Differences(Shared):
         return {MODEL: keep(server[MODEL], element_mask(changed), space, kind)}
 
     def receive(self, parts: Parts, state: ClientState) -> Arrays:
-        if not parts:
-            return {MODEL: np.zeros(self.layout.shared.size)}
         model: Array = state["had"].copy()
         model[parts[MODEL].mask.positions(self.layout.shared)] = parts[MODEL].values
         return {MODEL: model}
+
+    def started_from(self, server: Arrays, parts: Parts, client: int) -> Arrays:
+        return {MODEL: server[MODEL]}
 
     def propose(self, view: ClientView, results: Sequence[LocalResult]) -> Proposal:
         proposal = super().propose(view, results)
@@ -204,9 +205,9 @@ class DualPredictor(Algorithm):
         (task,) = super().tasks(view)
         return (replace(task, loss=both_heads),)
 
-    def global_model(self, received: Arrays) -> ModelVector:
+    def global_model(self, server: Arrays) -> ModelVector:
         (span,) = self.layout.shared.ranges(frozenset({"shared_predictor"}))
-        return self.personal_model(received, {LOCAL: received[MODEL][span]})
+        return self.personal_model(server, {LOCAL: server[MODEL][span]})
 
 
 class Counting:

@@ -1,0 +1,149 @@
+"""What cannot run is refused before anything starts, and leaves nothing behind.
+
+Faults that the config alone shows are in tests/test_bad_input.py.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from small_runs import serial, small
+
+from spatl_ray import run
+from spatl_ray.errors import ConfigError, DataError, EngineError, ModelError, SpatlError
+
+no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
+
+
+def refused(folder: Path, kind: type[SpatlError], algorithm: Any = "fedavg", **fields: Any) -> str:
+    """The error's text; the results folder holds nothing afterwards, hidden files included."""
+    with pytest.raises(kind) as caught:
+        run(small(folder / "results", algorithm, **fields))
+    assert list((folder / "results").rglob("*")) == []
+    return str(caught.value)
+
+
+def test_more_classes_a_client_than_there_are(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, partition={"name": "classes", "k": 11})
+    assert text == "partition.k must be at most 10, the number of classes, got 11"
+
+
+def test_a_dirichlet_partition_that_never_succeeds(tmp_path: Path) -> None:
+    partition = {"name": "dirichlet", "beta": 0.05, "min_size": 10}
+    text = refused(tmp_path, DataError, partition=partition, clients=100)
+    assert text.startswith(
+        "partition dirichlet: none of 1000 redraws with beta=0.05 over clients=100 gave each client "
+        "min_size=10 of 1438 samples: "
+    )
+
+
+def test_more_clients_than_samples(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, clients=1439)
+    assert text == "clients must be at most 1438, the number of training samples, got 1439"
+    text = refused(tmp_path, ConfigError, clients=51, data={"samples": 50})
+    assert text == "clients must be at most 50, the number of training samples, got 51"
+
+
+def test_data_that_is_missing(tmp_path: Path) -> None:
+    root = tmp_path / "nowhere"
+    text = refused(tmp_path, DataError, data={"name": "fashion_mnist", "root": str(root)})
+    assert text.startswith("fashion_mnist needs its four IDX files")
+    assert f"{root}: no such folder" in text
+    assert "get them with" in text
+
+
+def test_a_data_set_that_does_not_exist(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, data={"name": "digit"})
+    assert text.endswith("got 'digit'; did you mean 'digits'?")
+
+
+def test_a_model_without_a_predictor(tmp_path: Path) -> None:
+    text = refused(tmp_path, ModelError, model="small_runs:Headless")
+    assert text.startswith("model small_runs:Headless has no predictor: name its submodules in ")
+    assert text.endswith("it has body")
+
+
+def test_a_predictor_that_the_model_does_not_have(tmp_path: Path) -> None:
+    text = refused(tmp_path, ModelError, model={"name": "mlp", "predictor": ["head"]})
+    expected = "model.predictor must name submodules of mlp, got 'head'; it has encoder, predictor"
+    assert text == expected
+
+
+def test_a_model_that_does_not_fit_the_data(tmp_path: Path) -> None:
+    text = refused(tmp_path, ModelError, model="lenet")
+    assert text.startswith("lenet needs images of at least ")
+    assert text.endswith("got (1, 8, 8)")
+
+
+@no_gpu
+def test_a_share_of_a_gpu_without_one(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, engine={"backend": "serial", "num_gpus": 0.25})
+    assert text == "engine.num_gpus needs a GPU that torch can use, got 0.25 without one"
+
+
+@no_gpu
+@pytest.mark.parametrize("num_gpus", [0.0, 1.0])
+def test_cuda_without_a_gpu(tmp_path: Path, num_gpus: float) -> None:
+    engine = {"backend": "serial", "device": "cuda", "num_gpus": num_gpus}
+    text = refused(tmp_path, ConfigError, engine=engine)
+    assert text == "engine.device needs a GPU that torch can use, got cuda without one"
+
+
+def test_an_own_algorithm_that_does_not_exist(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, "sketches:Nobody")
+    assert text.startswith("algorithm.name must name something that can be imported as ")
+    assert "got 'sketches:Nobody'" in text
+
+
+def test_what_is_no_algorithm(tmp_path: Path) -> None:
+    text = refused(tmp_path, ConfigError, "collections:OrderedDict")
+    assert text.endswith("got 'collections:OrderedDict': a OrderedDict")
+
+
+def test_a_layer_that_the_encoder_does_not_have(tmp_path: Path) -> None:
+    algorithm = {"name": "spatl", "keep_layers": {"conv9": 0.5}}
+    text = refused(tmp_path, ConfigError, algorithm)
+    assert "algorithm.keep_layers must name prunable encoder layers (encoder.1)" in text
+    assert "'conv9'" in text
+
+
+def test_selection_without_a_layer_to_select_from(tmp_path: Path) -> None:
+    model = {"name": "mlp", "options": {"hidden": []}}
+    text = refused(tmp_path, ConfigError, {"name": "spatl", "transfer": False}, model=model)
+    assert text.startswith("algorithm.selection must be false for an encoder without ")
+
+
+def test_workers_that_would_give_different_bits(tmp_path: Path) -> None:
+    """A backend that reports two kinds of machine is refused before the first round."""
+    experiment = small(tmp_path / "results")
+    backend = serial(experiment)
+    (one,) = backend.start()
+    backend.start = lambda: [one, replace(one, fingerprint="arm64")]  # type: ignore[method-assign]
+    with pytest.raises(EngineError, match="workers must share one CPU capability"):
+        run(experiment, backend=backend)
+    assert list((tmp_path / "results").rglob("*")) == []
+    allowed = small(tmp_path / "results", engine={"backend": "serial", "allow_mixed": True})
+    assert run(allowed, backend=backend).status == "finished"
+
+
+def test_error_feedback_with_the_median(tmp_path: Path) -> None:
+    """The median has no denominator: it would deliver several rounds' residual at full weight."""
+    algorithm = {
+        "name": "spatl",
+        "error_feedback": True,
+        "denominator": "cohort",
+        "control": {"variate": "sent"},
+    }
+    with pytest.raises(ConfigError, match=r"aggregation\.rule must be mean with error_feedback"):
+        run(small(tmp_path / "results", algorithm, aggregation={"rule": "median"}))
+
+
+def test_spatl_with_nothing_to_share(tmp_path: Path) -> None:
+    """Without an encoder there is no parameter left to send, select or control."""
+    model = {"name": "mlp", "options": {"hidden": []}}
+    algorithm = {"name": "spatl", "selection": False}
+    assert "encoder" in refused(tmp_path, ConfigError, algorithm, model=model)

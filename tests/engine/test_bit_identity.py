@@ -1,0 +1,148 @@
+"""The serial backend is the definition: workers, nodes, order, groups and retries change no bit."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from identity import assert_identical, everything, small
+
+from spatl_ray import run
+from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import load_dataset
+from spatl_ray.data.federated import FederatedData, federate
+from spatl_ray.engine.backend import Done, RoundPlan, SerialBackend
+from spatl_ray.engine.messages import RoundOutcome
+from spatl_ray.engine.rounds import state_folder
+
+ALGORITHMS: dict[str, dict[str, Any]] = {
+    "fedavg": {"name": "fedavg"},
+    "scaffold": {"name": "scaffold"},
+    "spatl": {"name": "spatl", "keep": 0.4, "inference": {"keep": 0.6}},
+}
+
+
+class Scrambled(SerialBackend):
+    """Places and orders the clients of a round at random, in several groups."""
+
+    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
+        generator = np.random.default_rng(plan.round)
+        order = generator.permutation(len(plan.members))
+        members = tuple(plan.members[i] for i in order)
+        costs = tuple(generator.random(len(members)).tolist())
+        return super().train(replace(plan, members=members, costs=costs), done)
+
+
+def prepared(experiment: Experiment) -> FederatedData:
+    return federate(load_dataset(experiment.data, experiment.seed), experiment)
+
+
+@pytest.fixture(scope="module")
+def reference(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Everything of the serial runs, by algorithm."""
+    found = {}
+    for name, algorithm in ALGORITHMS.items():
+        folder = tmp_path_factory.mktemp(name)
+        experiment = small(folder, algorithm, engine={"backend": "serial"})
+        run(experiment)
+        found[name] = everything(experiment)
+    return found
+
+
+def test_the_reference_is_not_trivial(reference: dict[str, dict[str, Any]]) -> None:
+    """Models moved, control variates are there, some panel clients never trained."""
+    spatl = reference["spatl"]
+    assert any(name.startswith("control/") and array.any() for name, array in spatl.items())
+    assert "client 0: local" in spatl
+    assert {"trained", "transfer"} <= set(spatl["clients.evaluated_as"])
+    first = reference["fedavg"]["model/encoder.0.weight"]
+    assert not np.array_equal(first, reference["scaffold"]["model/encoder.0.weight"])
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("groups", [2, 5])
+def test_groups_and_order_change_nothing(
+    tmp_path: Path, reference: dict[str, dict[str, Any]], name: str, groups: int
+) -> None:
+    experiment = small(tmp_path, ALGORITHMS[name], engine={"backend": "serial"})
+    data = prepared(experiment)
+    backend = Scrambled(experiment, data, state_folder(experiment), groups)
+    run(experiment, backend=backend)
+    assert_identical(everything(experiment), reference[name])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("workers", [1, 2, 3])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_ray_workers_and_nodes_change_nothing(
+    tmp_path: Path, reference: dict[str, dict[str, Any]], name: str, workers: int
+) -> None:
+    """Two nodes of two CPUs each: three workers must lie on both."""
+    experiment = small(tmp_path, ALGORITHMS[name], engine={"workers": workers})
+    run(experiment)
+    assert_identical(everything(experiment), reference[name])
+    rows = pd.read_parquet(tmp_path / "clients")
+    assert rows["actor"].nunique() == workers
+    hardware = json.loads(pd.read_parquet(tmp_path / "runs")["hardware"].iloc[0])
+    nodes = {worker["node"] for worker in hardware}
+    assert len(nodes) == (2 if workers == 3 else len(nodes))
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_the_order_in_which_clients_end_changes_nothing(
+    tmp_path: Path, reference: dict[str, dict[str, Any]]
+) -> None:
+    options = {k: v for k, v in ALGORITHMS["spatl"].items() if k != "name"}
+    algorithm = {"name": "identity:Sleepy", "options": options}
+    experiment = small(tmp_path, algorithm, engine={"workers": 3})
+    run(experiment)
+    assert_identical(everything(experiment), reference["spatl"])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_a_killed_actor_is_restarted_and_its_round_repeated(
+    tmp_path: Path, reference: dict[str, dict[str, Any]]
+) -> None:
+    """A process that dies in the middle of a round, after it wrote some clients' states."""
+    marker = tmp_path / "marker"
+    marker.touch()
+    options = {k: v for k, v in ALGORITHMS["spatl"].items() if k != "name"}
+    algorithm = {"name": "identity:CrashOnce", "options": {**options, "marker": str(marker)}}
+    experiment = small(tmp_path / "results", algorithm, engine={"workers": 2})
+    run(experiment)
+    assert not marker.exists()
+    assert_identical(everything(experiment), reference["spatl"])
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_rules_that_need_every_update_agree_too(tmp_path: Path) -> None:
+    """Payload references reach the aggregator; verdicts come back; states are committed."""
+    rule = {"rule": "median", "clip_norm": 0.5}
+    found = []
+    for name, engine in (("serial", {"backend": "serial"}), ("ray", {"workers": 3})):
+        experiment = small(tmp_path / name, ALGORITHMS["spatl"], engine=engine, aggregation=rule)
+        run(experiment)
+        found.append(everything(experiment))
+    assert_identical(*found)
+    assert set(found[0]["clients.status"]) >= {"clipped"}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_four_actors_share_a_gpu(tmp_path: Path, reference: dict[str, dict[str, Any]]) -> None:
+    """Each node pretends one GPU; a quarter each places actors by GPU, not by CPU."""
+    engine = {"workers": 5, "num_cpus": 0.1, "num_gpus": 0.25, "device": "cpu"}
+    experiment = small(tmp_path, ALGORITHMS["fedavg"], engine=engine)
+    run(experiment)
+    assert_identical(everything(experiment), reference["fedavg"])
+    hardware = json.loads(pd.read_parquet(tmp_path / "runs")["hardware"].iloc[0])
+    assert len({worker["node"] for worker in hardware}) == 2

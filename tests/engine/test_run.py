@@ -1,0 +1,197 @@
+"""`run` from outside: what it leaves, when it is stopped, refused or repeated."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+
+import pandas as pd
+import pytest
+from small_runs import images, ran, same_bits, saved, server_file, small, table
+
+import spatl_ray
+from spatl_ray import run
+from spatl_ray.config import Experiment
+from spatl_ray.errors import ResultsError
+from spatl_ray.results.schema import unmeasured
+
+Row = Mapping[str, object]
+
+
+class Witness:
+    """Notes what a run tells, and presses Ctrl-C at one moment."""
+
+    def __init__(self, stop: tuple[str, int] | None = None) -> None:
+        self.stop = stop
+        self.told: list[tuple[str, object]] = []
+
+    def _tell(self, what: str, round_: int, value: object) -> None:
+        self.told.append((what, value))
+        if self.stop == (what, round_):
+            raise KeyboardInterrupt
+
+    def run_started(self, experiment: Experiment, run_id: str) -> None:
+        self._tell("started", 0, run_id)
+
+    def clients_done(self, round_: int, done: int, cohort: int) -> None:
+        self._tell("done", round_, (done, cohort))
+
+    def round_ended(self, row: Row) -> None:
+        self._tell("ended", int(str(row["round"])), row["round"])
+
+    def event(self, row: Row) -> None:
+        self._tell("event", int(str(row["round"])), row["client"])
+
+    def run_ended(self, status: str) -> None:
+        self._tell("over", 0, status)
+
+
+def assert_same_rows(first: pd.DataFrame, second: pd.DataFrame, name: str) -> None:
+    """Two tables agree in every column that is not measured."""
+    columns = unmeasured(name)
+    one, other = (frame[columns].reset_index(drop=True) for frame in (first, second))
+    pd.testing.assert_frame_equal(one, other, check_exact=True)
+
+
+def test_a_run_leaves_tables_a_model_and_a_summary(tmp_path: Path) -> None:
+    experiment = small(tmp_path, "spatl")
+    summary = run(experiment)
+    assert (summary.run_id, summary.folder) == (experiment.run_id, tmp_path)
+    assert summary.status == "finished"
+    rounds = table(tmp_path, "rounds")
+    last = rounds.iloc[-1]
+    assert len(rounds) == 3
+    for column, value in summary.last_round.items():
+        assert last[column] == value or (value is None and pd.isna(last[column])), column
+    assert len(table(tmp_path, "clients")) == 18
+    assert server_file(experiment).exists()
+
+
+def test_the_same_experiment_gives_the_same_bits(tmp_path: Path) -> None:
+    first, second = (small(tmp_path / name, "spatl", sample_ratio=0.5) for name in "ab")
+    run(first)
+    run(second)
+    assert same_bits(saved(first), saved(second))
+    for name in ("runs", "rounds", "clients", "layers"):
+        rows = (table(Path(each.results.folder), name) for each in (first, second))
+        assert_same_rows(*rows, name)
+    other = small(tmp_path / "c", "spatl", sample_ratio=0.5, seed=1)
+    run(other)
+    assert not same_bits(saved(first), saved(other))
+
+
+def test_the_public_names_are_there() -> None:
+    for name in spatl_ray.__all__:
+        assert getattr(spatl_ray, name) is not None
+    with pytest.raises(AttributeError, match="has no attribute 'nothing'"):
+        spatl_ray.nothing  # noqa: B018
+
+
+def test_observers_hear_everything_in_order(tmp_path: Path) -> None:
+    witness = Witness()
+    algorithm = {"name": "sketches:Saboteur", "options": {"2": "nan"}}
+    experiment = small(tmp_path, algorithm, rounds=2)
+    run(experiment, observers=[witness])
+    round_of = [("done", (6, 6)), ("event", 2)]
+    assert witness.told == [
+        ("started", experiment.run_id),
+        *round_of, ("ended", 0),
+        *round_of, ("ended", 1),
+        ("over", "finished"),
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("moment", "rounds"), [(("done", 1), 1), (("ended", 1), 2), (("done", 0), 0)]
+)
+def test_ctrl_c_leaves_the_finished_rounds(
+    tmp_path: Path, moment: tuple[str, int], rounds: int
+) -> None:
+    witness = Witness(stop=moment)
+    experiment = small(tmp_path, "scaffold")
+    summary = run(experiment, observers=[witness])
+    assert summary.status == "interrupted"
+    assert witness.told[-1] == ("over", "interrupted")
+    (row,) = table(tmp_path, "runs").to_dict("records")
+    assert row["status"] == "interrupted"
+    assert pd.isna(row["error"])
+    assert row["end"] >= row["start"]
+    assert not server_file(experiment).exists()
+    if rounds:
+        whole = small(tmp_path / "whole", "scaffold")
+        run(whole)
+        for name in ("rounds", "clients"):
+            got, full = table(tmp_path, name), table(tmp_path / "whole", name)
+            assert_same_rows(got, full[full["round"] < rounds], name)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Every file's bytes."""
+    files = (path for path in folder.rglob("*") if path.is_file())
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+def test_an_existing_run_is_refused_and_left_alone(tmp_path: Path) -> None:
+    experiment = small(tmp_path, "spatl")
+    run(experiment)
+    before = snapshot(tmp_path)
+    reason = rf"run '{experiment.run_id}' is already in .*: take results.overwrite=true"
+    with pytest.raises(ResultsError, match=reason):
+        run(experiment)
+    assert snapshot(tmp_path) == before
+
+
+@pytest.mark.parametrize("stop", [None, ("done", 1)])
+def test_overwriting_replaces_the_run_and_no_other(
+    tmp_path: Path, stop: tuple[str, int] | None
+) -> None:
+    """Whether the old run finished or was interrupted, the new one is as if it were the first."""
+    other, experiment = small(tmp_path, "fedavg"), small(tmp_path, "spatl")
+    run(other)
+    kept = snapshot(tmp_path)
+    run(experiment, observers=[] if stop is None else [Witness(stop)])
+    again = small(tmp_path, "spatl", results={"folder": str(tmp_path), "overwrite": True})
+    assert again.run_id == experiment.run_id
+    run(again)
+    fresh = small(tmp_path / "fresh", "spatl")
+    run(fresh)
+    assert same_bits(saved(again), saved(fresh))
+    for name in ("rounds", "clients", "layers"):
+        mine = table(tmp_path, name).query("run_id == @again.run_id")
+        assert_same_rows(mine, table(tmp_path / "fresh", name), name)
+    now = snapshot(tmp_path)
+    assert {name: now[name] for name in kept} == kept
+
+
+def test_overwriting_starts_from_fresh_client_states(tmp_path: Path) -> None:
+    """Local-only keeps all it learns in client states: the second run must not go on from the first."""
+    first = small(tmp_path, "local_only")
+    run(first)
+    once = table(tmp_path, "rounds")
+    run(small(tmp_path, "local_only", results={"folder": str(tmp_path), "overwrite": True}))
+    assert_same_rows(once, table(tmp_path, "rounds"), "rounds")
+
+
+def test_a_file_where_the_folder_should_be(tmp_path: Path) -> None:
+    path = tmp_path / "taken"
+    path.write_text("mine", encoding="utf-8")
+    for folder in (path, path / "deeper"):
+        with pytest.raises(ResultsError, match=r"results\.folder must be a folder that can be"):
+            run(small(folder))
+    assert snapshot(tmp_path) == {"taken": b"mine"}
+
+
+def test_data_in_memory(tmp_path: Path) -> None:
+    """Its shape and classes decide the model; the config's data set is not read."""
+    data = {"name": "fashion_mnist", "root": str(tmp_path / "nowhere")}
+    experiment = small(tmp_path / "results", data=data)
+    dataset = images(6)
+    _, backend = ran(experiment, dataset=dataset)
+    assert backend.arrays()["model"].size == 36 * 16 + 16 + 16 * 4 + 4
+    assert table(tmp_path / "results", "clients")["samples"].tolist() == [32] * 18
+    (row,) = table(tmp_path / "results", "runs").to_dict("records")
+    assert row["dataset"] == "noise"
+    assert row["data_fingerprint"] == backend.worker.population.data.fingerprint
+    again = small(tmp_path / "again", data=data)
+    run(again, dataset=dataset)  # with the backend that it makes itself
+    assert same_bits(saved(again), saved(experiment))

@@ -1,0 +1,111 @@
+"""Everything of a run that must not depend on where it ran."""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import torch
+from client_rounds import committed
+from safetensors.numpy import load_file
+
+from spatl_ray import config
+from spatl_ray.algorithms.base import ClientView
+from spatl_ray.algorithms.spatl import Spatl
+from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import load_dataset
+from spatl_ray.data.federated import federate
+from spatl_ray.engine.blueprint import make_blueprint
+from spatl_ray.engine.rounds import state_folder
+from spatl_ray.experiments import experiment_from
+from spatl_ray.results.schema import unmeasured
+from spatl_ray.state.store import StateStore
+from spatl_ray.training.local import LocalTask
+
+
+def small(folder: Path, algorithm: Mapping[str, Any], **overrides: Any) -> Experiment:
+    """Two rounds on the digits with a small residual network, five of twelve clients a round."""
+    return experiment_from(
+        {
+            "rounds": 2,
+            "clients": 12,
+            "sample_ratio": 0.4,
+            "partition": {"name": "dirichlet", "beta": 0.5},
+            "model": {"name": "resnet20", "options": {"width": 2}},
+            "training": {"batch_size": 32, "lr": 0.05, "weight_decay": 1e-4},
+            "evaluation": {"every": 1, "panel": 5, "global_samples": 60, "untrained": "transfer"},
+            "algorithm": algorithm,
+            "results": {"folder": str(folder)},
+            **overrides,
+        }
+    )
+
+
+def everything(experiment: Experiment) -> dict[str, Any]:
+    """Server arrays, all client states and all unmeasured columns of a finished run."""
+    folder, run_id = Path(experiment.results.folder), experiment.run_id
+    found: dict[str, Any] = dict(
+        load_file(folder / "models" / f"run_id={run_id}" / "server.safetensors")
+    )
+    data = federate(load_dataset(experiment.data, experiment.seed), experiment)
+    shape, classes = data.dataset.shape, data.dataset.classes
+    blueprint = make_blueprint(experiment, shape, classes, torch.device("cpu"))
+    initial = blueprint.algorithm.start_client(blueprint.initial)
+    store = StateStore(state_folder(experiment), initial)
+    for client, last in committed(experiment).items():
+        for name, array in store.read(client, last).items():
+            found[f"client {client}: {name}"] = array
+    for table in ("rounds", "clients", "layers", "events"):
+        path = folder / table / f"run_id={run_id}"
+        if path.exists():
+            frame = pd.read_parquet(path)
+            columns = [c for c in unmeasured(table) if c != "run_id"]
+            for column in columns:
+                found[f"{table}.{column}"] = frame[column].to_numpy()
+    return found
+
+
+def assert_identical(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
+    """Every array equal bit for bit (NaN, which stands for null in a table, equals itself)."""
+    assert first.keys() == second.keys()
+    for name in first:
+        one, other = first[name], second[name]
+        assert one.dtype == other.dtype, name
+        assert one.shape == other.shape, name
+        if one.dtype == object:
+            assert list(map(str, one)) == list(map(str, other)), name
+        else:
+            assert np.ascontiguousarray(one).tobytes() == np.ascontiguousarray(other).tobytes(), (
+                name
+            )
+
+
+class Sleepy(Spatl):
+    """SPATL whose clients finish in another order than they started."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        super().__init__(config.Spatl.model_validate(dict(options)))
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        time.sleep(0.03 * (view.client * 5 % 7))
+        return super().tasks(view)
+
+
+class CrashOnce(Spatl):
+    """SPATL in which one client kills its whole process the first time; `marker` remembers it."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        options = dict(options)
+        self.marker = Path(options.pop("marker"))
+        super().__init__(config.Spatl.model_validate(options))
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        if view.round == 1 and self.marker.exists():
+            self.marker.unlink()
+            os._exit(1)
+        return super().tasks(view)
