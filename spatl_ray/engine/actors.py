@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -29,13 +30,24 @@ from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.training.evaluate import Score
 
 
+def extend_path(paths: Sequence[str]) -> None:
+    """Let own algorithms and models be imported here from where the driver imports them."""
+    sys.path.extend(path for path in paths if path not in sys.path)
+
+
 @ray.remote
 class ClientActor:
     """A long-lived process that trains many virtual clients; see `Worker`."""
 
     def __init__(
-        self, experiment: Experiment, held: Sequence[Any], states: Path, index: int
+        self,
+        experiment: Experiment,
+        held: Sequence[Any],
+        states: Path,
+        index: int,
+        paths: Sequence[str],
     ) -> None:
+        extend_path(paths)
         (reference,) = held
         data: FederatedData = ray.get(reference)
         name = f"client-actor-{index}"
@@ -74,7 +86,14 @@ class ClientActor:
 class AggregatorActor:
     """The process that owns the global model and combines masked updates; see `Aggregator`."""
 
-    def __init__(self, experiment: Experiment, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(
+        self,
+        experiment: Experiment,
+        shape: tuple[int, ...],
+        classes: int,
+        paths: Sequence[str],
+    ) -> None:
+        extend_path(paths)
         self._aggregator = Aggregator(experiment, shape, classes)
 
     def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import math
 import os
+import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -53,12 +54,14 @@ class RayBackend:
         options = {"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus}
         dataset = self._data.dataset
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
-        self._aggregator = aggregator.remote(self._experiment, dataset.shape, dataset.classes)
+        self._aggregator = aggregator.remote(
+            self._experiment, dataset.shape, dataset.classes, sys.path
+        )
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
             **options, max_restarts=3, max_task_retries=3
         )
         self._workers = [
-            client.remote(self._experiment, self._held, self._states, index)
+            client.remote(self._experiment, self._held, self._states, index, sys.path)
             for index in range(count)
         ]
         facts: list[Facts] = self._get([w.facts.remote() for w in self._workers], START_SECONDS)
