@@ -7,6 +7,8 @@ import os
 # Before torch and Ray are imported: they read these once.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+# Ray gives its workers a low priority, so that anything else on the machine starves them.
+os.environ.setdefault("RAY_worker_niceness", "0")
 
 from collections.abc import Iterator
 

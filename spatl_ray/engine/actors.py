@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import ray
 
@@ -35,51 +35,73 @@ def extend_path(paths: Sequence[str]) -> None:
     sys.path.extend(path for path in paths if path not in sys.path)
 
 
+@dataclass(frozen=True, eq=False)
+class Job:
+    """What a worker needs of a run; it lies once in the object store."""
+
+    experiment: Experiment
+    data: FederatedData
+    states: Path
+    paths: tuple[str, ...]
+
+
+Held = Sequence[Any]
+"""A list with the reference of a `Job`: Ray resolves only references that stand alone."""
+
+
 @ray.remote
 class ClientActor:
-    """A long-lived process that trains many virtual clients; see `Worker`."""
+    """A long-lived process that trains many virtual clients; see `Worker`.
 
-    def __init__(
-        self,
-        experiment: Experiment,
-        held: Sequence[Any],
-        states: Path,
-        index: int,
-        paths: Sequence[str],
-    ) -> None:
-        extend_path(paths)
-        (reference,) = held
-        data: FederatedData = ray.get(reference)
-        name = f"client-actor-{index}"
-        self._worker = Worker(experiment, data, states, choose_device(experiment.engine), name)
+    Each call names the job, so that an actor that was restarted finds it again.
+    """
 
-    def facts(self) -> Facts:
+    def __init__(self, index: int) -> None:
+        self._name = f"client-actor-{index}"
+        self._ready: Worker | None = None
+
+    def _worker(self, held: Held) -> Worker:
+        """The worker, made at the first call."""
+        if self._ready is None:
+            job = cast(Job, ray.get(held[0]))
+            extend_path(job.paths)
+            device = choose_device(job.experiment.engine)
+            self._ready = Worker(job.experiment, job.data, job.states, device, self._name)
+        return self._ready
+
+    def facts(self, held: Held) -> Facts:
         """What the driver must know before the first round."""
-        facts = self._worker.facts()
+        facts = self._worker(held).facts()
         node = ray.get_runtime_context().get_node_id()
         return replace(facts, hardware={**facts.hardware, "node": node})
 
     def train(
-        self, task: GroupTask, broadcast: BroadcastBytes
+        self, held: Held, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupSums, tuple[ClientReport, ...]]:
         """Train a group and sum its updates here; the sums stay in the object store."""
-        return self._worker.train(task, broadcast)
+        return self._worker(held).train(task, broadcast)
 
     def train_payloads(
-        self, task: GroupTask, broadcast: BroadcastBytes
+        self, held: Held, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:
         """Train a group; the payloads go to the aggregator one by one."""
-        return self._worker.train_payloads(task, broadcast)
+        return self._worker(held).train_payloads(task, broadcast)
 
-    def commit(self, task: GroupTask, broadcast: BroadcastBytes, step: StepReport) -> None:
+    def commit(
+        self, held: Held, task: GroupTask, broadcast: BroadcastBytes, step: StepReport
+    ) -> None:
         """Commit what `train_payloads` left open."""
-        self._worker.commit(task, broadcast, step.verdicts)
+        self._worker(held).commit(task, broadcast, step.verdicts)
 
     def evaluate(
-        self, task: EvaluationTask, broadcast: BroadcastBytes, global_model: ModelVector | None
+        self,
+        held: Held,
+        task: EvaluationTask,
+        broadcast: BroadcastBytes,
+        global_model: ModelVector | None,
     ) -> tuple[tuple[ClientScore, ...], Score | None]:
         """Evaluate panel members, and the global model if it is given."""
-        return self._worker.evaluate(replace(task, global_model=global_model), broadcast)
+        return self._worker(held).evaluate(replace(task, global_model=global_model), broadcast)
 
 
 @ray.remote

@@ -15,7 +15,7 @@ from ray.exceptions import GetTimeoutError, RayError
 
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.data.federated import FederatedData
-from spatl_ray.engine.actors import AggregatorActor, ClientActor
+from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
 from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, settled
 from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome, StepReport
 from spatl_ray.errors import ConfigError, EngineError, SpatlError
@@ -49,22 +49,23 @@ class RayBackend:
         self._connect()
         engine = self._experiment.engine
         count = count_workers(engine, ray.cluster_resources())
-        # Kept here, so that a restarted actor finds it; in a list, so that each actor fetches it.
-        self._held = [ray.put(self._data)]
-        options = {"num_cpus": engine.num_cpus, "num_gpus": engine.num_gpus}
+        paths = tuple(sys.path)
+        job = Job(self._experiment, self._data, self._states, paths)
+        self._held = [ray.put(job)]
         dataset = self._data.dataset
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
         self._aggregator = aggregator.remote(
-            self._experiment, dataset.shape, dataset.classes, sys.path
+            self._experiment, dataset.shape, dataset.classes, paths
         )
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
-            **options, max_restarts=3, max_task_retries=3
+            num_cpus=engine.num_cpus,
+            num_gpus=engine.num_gpus,
+            max_restarts=3,
+            max_task_retries=3,
         )
-        self._workers = [
-            client.remote(self._experiment, self._held, self._states, index, sys.path)
-            for index in range(count)
-        ]
-        facts: list[Facts] = self._get([w.facts.remote() for w in self._workers], START_SECONDS)
+        self._workers = [client.remote(index) for index in range(count)]
+        started = [w.facts.remote(self._held) for w in self._workers]
+        facts: list[Facts] = self._get(started, START_SECONDS)
         self._check_server(facts)
         return facts
 
@@ -87,7 +88,7 @@ class RayBackend:
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
-            group, reported = method.options(num_returns=2).remote(task, broadcast)
+            group, reported = method.options(num_returns=2).remote(self._held, task, broadcast)
             groups.append(group)
             waiting[reported] = (worker, task)
         step = self._aggregator.step.remote(plan.round, len(tasks), *groups)
@@ -95,7 +96,9 @@ class RayBackend:
         trained = time.perf_counter()
         stepped: StepReport = self._get(step)
         if self._full:
-            self._get([w.commit.remote(task, broadcast, step) for w, task in waiting.values()])
+            self._get(
+                [w.commit.remote(self._held, task, broadcast, step) for w, task in waiting.values()]
+            )
         return RoundOutcome(
             settled(reports, stepped.verdicts), trained - start, time.perf_counter() - trained
         )
@@ -109,7 +112,7 @@ class RayBackend:
         models = [None] * (len(self._workers) - 1) + [whole]
         tasks = plan.tasks(len(self._workers))
         pending = [
-            worker.evaluate.remote(task, broadcast, model)
+            worker.evaluate.remote(self._held, task, broadcast, model)
             for worker, task, model in zip(self._workers, tasks, models, strict=True)
         ]
         answers = self._get(pending)
