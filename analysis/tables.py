@@ -17,7 +17,7 @@ UNKNOWN = "not known"
 MEGABYTE = 10**6
 """Bytes."""
 
-_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio"]
+_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds", "status"]
 _BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
 _ROUND_COLUMNS = ["run_id", "round", *_BYTES, "seconds_total"]
 _SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
@@ -29,7 +29,7 @@ def summary(results: Results, target: float | None = None, metric: str = OWN) ->
     Raises:
         LoadError: the folder cannot be read, or has no rounds or no such number.
     """
-    runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio"])
+    runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio", "rounds"])
     columns = list(dict.fromkeys([*_ROUND_COLUMNS, OWN, GLOBAL, metric]))
     rounds = load(results, "rounds", columns)
     if not pd.api.types.is_numeric_dtype(rounds[metric]):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import inspect
+import os
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
@@ -61,7 +62,8 @@ def _say(error: SpatlError, with_traceback: bool) -> None:
 
 def _run(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.source, arguments.overrides)
-    # Here, not at the top: they bring torch, and the other commands are to answer at once.
+    _find_own_modules()
+    # Here, not at the top: they bring torch, and `spatl list` is to answer at once.
     from spatl_ray.engine.rounds import run
     from spatl_ray.progress import Progress
 
@@ -75,8 +77,19 @@ def _run(arguments: argparse.Namespace) -> int:
     return INTERRUPTED if summary.status == "interrupted" else OK
 
 
+def _find_own_modules() -> None:
+    """Own classes may lie in the current folder, which a console script does not search."""
+    folder = os.getcwd()
+    if folder not in sys.path:
+        sys.path.insert(0, folder)
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.source, arguments.overrides)
+    _find_own_modules()
+    from spatl_ray.engine.rounds import prepare
+
+    prepare(experiment)
     print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), end="")
     cohort, rounds = experiment.cohort_size, experiment.rounds
     print(f"# run id: {experiment.run_id}")

@@ -1,4 +1,7 @@
-"""An experiment as data: pydantic models that refuse what cannot run, before anything starts."""
+"""An experiment as data: pydantic models that refuse what cannot run, before anything starts.
+
+One file, though a long one: it is the vocabulary of the whole project, to be read from top to bottom.
+"""
 
 from __future__ import annotations
 
@@ -455,8 +458,9 @@ class Experiment(Strict):
 
     @property
     def config_hash(self) -> str:
-        """Eight hex digits over everything that decides the numbers (not engine, not results)."""
+        """Eight hex digits over what decides the numbers: not engine, results, name or data.root."""
         decisive = self.model_dump(mode="json", exclude={"engine", "results", "name"})
+        del decisive["data"]["root"]
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

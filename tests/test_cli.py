@@ -77,9 +77,9 @@ def test_version(capsys: Capture) -> None:
     assert capsys.readouterr().out.startswith("spatl ")
 
 
-def test_validate_answers_without_torch_or_ray() -> None:
+def test_list_answers_without_torch_or_ray() -> None:
     code = (
-        "import sys; from spatl_ray.cli import main; main(['validate', 'demo']); "
+        "import sys; from spatl_ray.cli import main; main(['list']); "
         "assert not {'torch', 'ray'} & set(sys.modules)"
     )
     subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, cwd=ROOT)

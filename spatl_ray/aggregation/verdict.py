@@ -70,7 +70,7 @@ def judge_update(update: Update, clip_norm: float | None) -> Verdict:
 
 
 def judge_terms(terms: Parts, levels: int) -> Verdict:
-    """Reject terms outside of what is summed exactly: |value| must stay below `limit(levels)`.
+    """Reject terms outside of what is summed exactly: |value| must stay below a quarter of `limit(levels)`.
 
     Weights of a round sum to at most 1, so that values below the limit give sums below it.
     """

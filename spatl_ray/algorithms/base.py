@@ -229,14 +229,18 @@ class Algorithm(ABC):
         layout, kind = self.layout, self.setting.uplink
         parts = {}
         if layout.shared.size:
-            delta = end.parameters[: layout.shared.size] - view.received[MODEL]
-            parts[DELTA] = keep(delta, mask, layout.shared, kind)
+            parts[DELTA] = keep(self.movement(view, end), mask, layout.shared, kind)
         if layout.shared_buffers.size:
             delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
             # Not in fewer bits: rounded movements of a running variance may add up below 0.
             exact = self.setting.training.dtype
             parts[BUFFERS] = keep(delta, mask, layout.shared_buffers, exact)
         return parts
+
+    def movement(self, view: ClientView, end: ModelVector) -> Array:
+        """y - x over the shared parameters, shape (layout.shared.size,)."""
+        moved: Array = end.parameters[: self.layout.shared.size] - view.received[MODEL]
+        return moved
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:
         """Masks of the client's last accepted update, which both sides know, by part name."""

@@ -12,14 +12,26 @@ References:
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import replace
+
 import numpy as np
 
 from spatl_ray import config
 from spatl_ray.aggregation.masked import Accumulator, Weight
-from spatl_ray.algorithms.base import CONTROL, DELTA, ClientView, Totals
-from spatl_ray.parameters import Array, Arrays, Space
+from spatl_ray.algorithms.base import (
+    CONTROL,
+    DELTA,
+    Algorithm,
+    ClientView,
+    Proposal,
+    Setting,
+    Totals,
+)
+from spatl_ray.parameters import Array, Arrays, ModelVector, Space
+from spatl_ray.training.local import LocalTask
 from spatl_ray.training.schedule import normaliser
-from spatl_ray.update import Mask, Part, Update, keep
+from spatl_ray.update import ClientState, Mask, Part, Parts, Update, keep
 
 
 class GradientControl:
@@ -99,3 +111,68 @@ class GradientControl:
     def _movement(self, steps: int, lr: float) -> float:
         """How far a constant gradient of 1 moves a parameter: a_i lr."""
         return normaliser(steps, self.momentum) * lr
+
+
+class Controlled(Algorithm):
+    """Base of algorithms whose local gradients may be corrected by control variates.
+
+    `control_options` is None for a run without them; then this is plain averaging.
+    """
+
+    control_options: config.Control | None = None
+
+    def bind(self, setting: Setting) -> None:
+        """Make the control variates for the shared parameters."""
+        super().bind(setting)
+        options, training = self.control_options, setting.training
+        self.control: GradientControl | None = None
+        if options is not None:
+            self.control = GradientControl(
+                options, self.layout.shared, training.momentum, training.dtype, setting.uplink
+            )
+
+    def start_server(self, model: ModelVector) -> Arrays:
+        """Averaging's arrays, and c = 0."""
+        return {**super().start_server(model), **self._zero()}
+
+    def start_client(self, model: ModelVector) -> Arrays:
+        """Averaging's arrays, and c_i = 0."""
+        return {**super().start_client(model), **self._zero()}
+
+    def _zero(self) -> Arrays:
+        return {} if self.control is None else {CONTROL: self.control.zero.copy()}
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        """Averaging's task, its gradient corrected by s (c - c_i)."""
+        (task,) = super().tasks(view)
+        return (task if self.control is None else replace(task, offset=self.control.offset(view)),)
+
+    def variate(self, view: ClientView, moved: Array, steps: int, mask: Mask) -> dict[str, Part]:
+        """The message part with the change of c_i, if there is one and it is sent."""
+        return {} if self.control is None else self.control.sent(view, moved, steps, mask)
+
+    def commit(self, view: ClientView, proposal: Proposal, update: Update) -> ClientState:
+        """The private state with the new c_i."""
+        state = dict(super().commit(view, proposal, update))
+        if self.control is not None:
+            state[CONTROL] = self.control.committed(view, update)
+        return state
+
+    def accumulators(self) -> tuple[Accumulator, ...]:
+        """Averaging's, and the variates' change."""
+        control = () if self.control is None else (self.control.accumulator(),)
+        return (*super().accumulators(), *control)
+
+    def terms(self, update: Update, received: Arrays, lr: float) -> Parts:
+        """Averaging's, and the variates' change."""
+        terms = dict(super().terms(update, received, lr))
+        if self.control is not None:
+            terms[CONTROL] = self.control.change(update, received, lr)
+        return terms
+
+    def step(self, server: Arrays, totals: Totals, accepted: frozenset[int]) -> Arrays:
+        """Averaging's step, and c moved by the variates' change."""
+        new = dict(super().step(server, totals, accepted))
+        if self.control is not None:
+            new[CONTROL] = self.control.step(server, totals)
+        return new

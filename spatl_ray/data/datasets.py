@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import difflib
 import hashlib
 import importlib
 import inspect
@@ -13,7 +12,7 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray import plugins, seeding
+from spatl_ray import faults, plugins, seeding
 from spatl_ray.config import Data
 from spatl_ray.data import idx
 from spatl_ray.errors import ConfigError, DataError
@@ -142,10 +141,10 @@ def load_dataset(config: Data, seed: int) -> Dataset:
 
 
 def _unknown(name: str) -> ConfigError:
-    nearest = difflib.get_close_matches(name, BUILT_IN, n=1, cutoff=0)[0]
+    near = faults.nearest(name, BUILT_IN)
+    hint = f"; did you mean {near!r}?" if near else ""
     return ConfigError(
-        f"data.name must be one of {', '.join(BUILT_IN)} or package.module:loader, "
-        f"got {name!r}; did you mean {nearest!r}?"
+        f"data.name must be one of {', '.join(BUILT_IN)} or package.module:loader, got {name!r}{hint}"
     )
 
 

@@ -147,9 +147,7 @@ class SerialBackend:
         if self._full:
             for task in tasks:
                 self.worker.commit(task, broadcast, step.verdicts)
-        return RoundOutcome(
-            settled(reports, step.verdicts), trained - start, time.perf_counter() - trained
-        )
+        return RoundOutcome(settled(reports, step.verdicts), trained - start, step.seconds)
 
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel."""

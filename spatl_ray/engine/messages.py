@@ -66,7 +66,11 @@ class GroupSums:
 
 @dataclass(frozen=True, eq=False)
 class Envelope:
-    """One update on its way to the aggregator; `remembered` is the server's memory of the client."""
+    """One update on its way to the aggregator.
+
+    `remembered` is the server's memory of the client: the simulation keeps it in the client's record,
+    where both sides read it, and it costs no bytes.
+    """
 
     client: int
     weights: Weights
@@ -98,7 +102,10 @@ class LayerReport:
 
 @dataclass(frozen=True)
 class ClientReport:
-    """What one client's round cost and gave; `status` is "pending" until the verdict is known."""
+    """What one client's round cost and gave; `status` is "pending" until the verdict is known.
+
+    `samples` is n_i; `processed` counts the samples of all epochs.
+    """
 
     client: int
     status: str
@@ -109,7 +116,7 @@ class ClientReport:
     bytes_up: int = 0
     bytes_down: int = 0
     density: float | None = None
-    flops: float | None = None
+    processed: int = 0
     seconds: float = 0.0
     actor: str = ""
     after_local: Score | None = None

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
 import os
 import sys
 import time
@@ -13,15 +12,16 @@ from typing import Any
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
-from spatl_ray.config import Engine, Experiment
+from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
 from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, settled
 from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome, StepReport
-from spatl_ray.errors import ConfigError, EngineError, SpatlError
+from spatl_ray.engine.schedule import count_workers
+from spatl_ray.errors import EngineError, SpatlError
 from spatl_ray.parameters import Arrays
 
-START_SECONDS = 300.0
+START_SECONDS = 900.0
 """How long actors may take to come up."""
 
 
@@ -99,9 +99,7 @@ class RayBackend:
             self._get(
                 [w.commit.remote(self._held, task, broadcast, step) for w, task in waiting.values()]
             )
-        return RoundOutcome(
-            settled(reports, stepped.verdicts), trained - start, time.perf_counter() - trained
-        )
+        return RoundOutcome(settled(reports, stepped.verdicts), trained - start, stepped.seconds)
 
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel on all workers."""
@@ -141,6 +139,9 @@ class RayBackend:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # By default Ray's workers run at the lowest priority but four: on a machine that does
+        # anything else, actors then need minutes to start (seen: more than five).
+        os.environ.setdefault("RAY_worker_niceness", "0")
         address = self._experiment.engine.address
         try:
             ray.init(
@@ -177,31 +178,3 @@ class RayBackend:
             if isinstance(cause, SpatlError):
                 raise cause from error
             raise EngineError(f"a Ray actor failed: {error}") from error
-
-
-def count_workers(engine: Engine, resources: dict[str, float]) -> int:
-    """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
-
-    Args:
-        engine: the config.
-        resources: of the cluster, by Ray's names.
-
-    Raises:
-        ConfigError: the cluster cannot hold them.
-    """
-    needs = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
-    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
-    most = min(fits) if fits else os.cpu_count() or 1
-    if engine.num_gpus and not resources.get("GPU"):
-        raise ConfigError(
-            f"engine.num_gpus must be 0 on a cluster without a GPU, got {engine.num_gpus:g}"
-        )
-    if most < (engine.workers or 1):
-        has = ", ".join(
-            f"{resources.get(kind, 0):g} {kind}" for kind, need in needs.items() if need
-        )
-        raise ConfigError(
-            f"engine.workers must fit the cluster ({has}): with num_cpus={engine.num_cpus:g} and "
-            f"num_gpus={engine.num_gpus:g} at most {most} do, got {engine.workers or 1}"
-        )
-    return engine.workers or most

@@ -57,7 +57,10 @@ def receive(
     try:
         terms = algorithm.terms(counted, received, lr)
     except KeyError as error:
-        return _rejected(update, f"part {error} is missing")
+        missing = error.args[0]
+        if missing not in algorithm.spaces() or missing in update.parts:
+            raise
+        return _rejected(update, f"part {missing!r} is missing")
     declared = {accumulator.name for accumulator in algorithm.accumulators()}
     if terms.keys() != declared:
         return _rejected(update, f"it gives {sorted(terms)}, needed are {sorted(declared)}")

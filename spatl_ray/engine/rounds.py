@@ -12,13 +12,15 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from spatl_ray.algorithms.registry import make_algorithm
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import FederatedData, federate
 from spatl_ray.engine import rows
 from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan, SerialBackend
-from spatl_ray.engine.blueprint import make_blueprint
+from spatl_ray.engine.blueprint import Blueprint, make_blueprint
 from spatl_ray.engine.export import save_server
+from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import NEVER, Evaluation, Facts, Member, PanelMember, RoundOutcome
 from spatl_ray.engine.schedule import (
     cohort_weights,
@@ -26,7 +28,8 @@ from spatl_ray.engine.schedule import (
     sample_cohort,
     sample_panel,
 )
-from spatl_ray.errors import EngineError
+from spatl_ray.errors import ConfigError, EngineError, SpatlError
+from spatl_ray.models.split import model_factory
 from spatl_ray.progress import Observer
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
@@ -76,8 +79,7 @@ def run(
         overwrite=experiment.results.overwrite,
         flush_seconds=experiment.results.flush_seconds,
     )
-    data = federate(dataset or load_dataset(experiment.data, experiment.seed), experiment)
-    check(experiment, data)
+    data, blueprint = prepare(experiment, dataset)
     states = state_folder(experiment)
     backend = backend or make_backend(experiment, data, states)
     try:
@@ -85,7 +87,9 @@ def run(
         _refuse_mixed(experiment, facts)
         _remove_leftovers(experiment)
         writer.start(rows.run_row(experiment, data, facts))
-        return _Run(experiment, data, backend, writer, tuple(observers)).to_end()
+        flops = training_flops(blueprint.model, data.dataset.shape)
+        job = _Run(experiment, data, blueprint, flops, backend, writer, tuple(observers))
+        return job.to_end()
     finally:
         backend.close()
 
@@ -109,10 +113,45 @@ def _remove_leftovers(experiment: Experiment) -> None:
             shutil.rmtree(folder)
 
 
-def check(experiment: Experiment, data: FederatedData) -> None:
-    """Build model and algorithm once in this process, so that faults show before anything starts."""
-    shape, classes = data.dataset.shape, data.dataset.classes
-    make_blueprint(experiment, shape, classes, torch.device("cpu"))
+def prepare(
+    experiment: Experiment, dataset: Dataset | None = None
+) -> tuple[FederatedData, Blueprint]:
+    """Load and deal the data, build model and algorithm: what can be wrong shows here, all at once.
+
+    Args:
+        experiment: the config.
+        dataset: in-memory data instead of the config's.
+
+    Raises:
+        SpatlError: the one fault, as it is; or a ConfigError with all of them.
+    """
+    faults: list[SpatlError] = []
+    data = None
+    try:
+        given = dataset or load_dataset(experiment.data, experiment.seed)
+        data = federate(given, experiment)
+        shape, classes = given.shape, given.classes
+        return data, make_blueprint(experiment, shape, classes, torch.device("cpu"))
+    except SpatlError as error:
+        faults.append(error)
+    if data is None:
+        # Without data there is no shape to build the model for; its name can still be wrong.
+        for check in (_check_model_name, _check_algorithm):
+            try:
+                check(experiment)
+            except SpatlError as error:
+                faults.append(error)
+    if len(faults) == 1:
+        raise faults[0]
+    raise ConfigError([line for fault in faults for line in str(fault).splitlines()])
+
+
+def _check_model_name(experiment: Experiment) -> None:
+    model_factory(experiment.model.name)
+
+
+def _check_algorithm(experiment: Experiment) -> None:
+    make_algorithm(experiment.algorithm)
 
 
 def make_backend(experiment: Experiment, data: FederatedData, states: Path) -> Backend:
@@ -140,6 +179,8 @@ class _Run:
 
     experiment: Experiment
     data: FederatedData
+    blueprint: Blueprint
+    flops: float
     backend: Backend
     writer: ResultsWriter
     observers: tuple[Observer, ...]
@@ -231,8 +272,10 @@ class _Run:
         seconds = time.perf_counter() - start
         self.last = rows.round_row(round_, lr, outcome, evaluation, self.ledger, seconds)
         events = rows.event_rows(round_, outcome, datetime.now(UTC))
+        if not any(report.status in ("accepted", "clipped") for report in outcome.clients):
+            events.append(rows.nothing_accepted(round_, datetime.now(UTC)))
         self.writer.add("rounds", [self.last])
-        self.writer.add("clients", rows.client_rows(round_, outcome, evaluation))
+        self.writer.add("clients", rows.client_rows(round_, outcome, evaluation, self.flops))
         self.writer.add("layers", rows.layer_rows(round_, outcome))
         self.writer.add("events", events)
         for observer in self.observers:
@@ -242,7 +285,5 @@ class _Run:
 
     def _save(self) -> None:
         """Keep the server's arrays, the global model among them."""
-        shape, classes = self.data.dataset.shape, self.data.dataset.classes
-        blueprint = make_blueprint(self.experiment, shape, classes, torch.device("cpu"))
-        spaces = blueprint.algorithm.spaces()
+        spaces = self.blueprint.algorithm.spaces()
         save_server(model_file(self.experiment), self.backend.arrays(), spaces)

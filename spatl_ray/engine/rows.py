@@ -26,7 +26,7 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
         "name": experiment.name,
         "algorithm": experiment.algorithm.name,
         "dataset": data.dataset.name,
-        "partition": f"{experiment.partition.name}({arguments})",
+        "partition": experiment.partition.name + (f"({arguments})" if arguments else ""),
         "model": experiment.model.name,
         "seed": experiment.seed,
         "clients": experiment.clients,
@@ -112,8 +112,17 @@ def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation 
     }
 
 
-def client_rows(round_: int, outcome: RoundOutcome, evaluation: Evaluation | None) -> list[Row]:
-    """Rows of table `clients`: whoever took part or was evaluated."""
+def client_rows(
+    round_: int, outcome: RoundOutcome, evaluation: Evaluation | None, flops: float
+) -> list[Row]:
+    """Rows of table `clients`: whoever took part or was evaluated.
+
+    Args:
+        round_: the round.
+        outcome: its reports.
+        evaluation: its scores, if it was evaluated.
+        flops: of training on one sample.
+    """
     reports = {r.client: r for r in outcome.clients}
     scores = {} if evaluation is None else {s.client: s for s in evaluation.clients}
     rows = []
@@ -123,16 +132,18 @@ def client_rows(round_: int, outcome: RoundOutcome, evaluation: Evaluation | Non
             {
                 "round": round_,
                 "client": client,
-                **_report_columns(took_part or ClientReport(client, ""), took_part is not None),
+                **_report_columns(
+                    took_part or ClientReport(client, ""), took_part is not None, flops
+                ),
                 **_score_columns(scored),
             }
         )
     return rows
 
 
-def _report_columns(report: ClientReport, participated: bool) -> Row:
+def _report_columns(report: ClientReport, participated: bool, flops: float) -> Row:
     """What a client's training cost and gave; empty for one that did not take part."""
-    trained = participated and report.status != "failed"
+    trained = participated and report.steps > 0
     return {
         "participated": participated,
         "status": report.status if participated else None,
@@ -145,9 +156,9 @@ def _report_columns(report: ClientReport, participated: bool) -> Row:
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "density": report.density,
-        "flops": report.flops,
+        "flops": flops * report.processed if report.processed else None,
         "actor": report.actor if participated else None,
-        "seconds": report.seconds if participated else None,
+        "seconds": report.seconds if trained else None,
     }
 
 
@@ -205,6 +216,12 @@ def event_rows(round_: int, outcome: RoundOutcome, now: object) -> list[Row]:
         for report in outcome.clients
         if report.status != "accepted"
     ]
+
+
+def nothing_accepted(round_: int, now: object) -> Row:
+    """The event of a round that moved nothing."""
+    message = "no update of this round was accepted: the model stays as it was"
+    return {"time": now, "round": round_, "client": None, "kind": "idle round", "message": message}
 
 
 def _accuracy(score: Score | None) -> float | None:

@@ -1,8 +1,10 @@
-"""Who takes part in a round, with which weight, and on which worker."""
+"""How many workers there are; who takes part in a round, with which weight, and on which worker."""
 
 from __future__ import annotations
 
 import heapq
+import math
+import os
 from collections.abc import Sequence
 
 import numpy as np
@@ -10,7 +12,8 @@ import numpy.typing as npt
 
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Weights
-from spatl_ray.config import Experiment
+from spatl_ray.config import Engine, Experiment
+from spatl_ray.errors import ConfigError
 
 Integers = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
@@ -69,3 +72,31 @@ def assign(costs: Sequence[float], workers: int) -> list[list[int]]:
         groups[worker].append(index)
         heapq.heappush(loads, (load + costs[index], worker))
     return groups
+
+
+def count_workers(engine: Engine, resources: dict[str, float]) -> int:
+    """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
+
+    Args:
+        engine: the config.
+        resources: of the cluster, by Ray's names.
+
+    Raises:
+        ConfigError: the cluster cannot hold them.
+    """
+    needs = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
+    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
+    most = min(fits) if fits else os.cpu_count() or 1
+    if engine.num_gpus and not resources.get("GPU"):
+        raise ConfigError(
+            f"engine.num_gpus must be 0 on a cluster without a GPU, got {engine.num_gpus:g}"
+        )
+    if most < (engine.workers or 1):
+        has = ", ".join(
+            f"{resources.get(kind, 0):g} {kind}" for kind, need in needs.items() if need
+        )
+        raise ConfigError(
+            f"engine.workers must fit the cluster ({has}): with num_cpus={engine.num_cpus:g} and "
+            f"num_gpus={engine.num_gpus:g} at most {most} do, got {engine.workers or 1}"
+        )
+    return engine.workers or most

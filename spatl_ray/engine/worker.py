@@ -24,7 +24,6 @@ from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
 from spatl_ray.engine.environment import fingerprint, hardware, make_deterministic
 from spatl_ray.engine.evaluation import Evaluator
-from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import (
     NEVER,
     BroadcastBytes,
@@ -57,6 +56,9 @@ MACHINE_FAULTS = (
     WireError,
 )
 """What is never one client's failure: it depends on where the client ran, so the run stops."""
+
+MACHINE_WORDS = ("can't allocate memory", "CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN")
+"""What torch says of the machine in a plain RuntimeError."""
 
 
 class DivergedError(Exception):
@@ -96,6 +98,7 @@ class Worker:
         name: str,
     ) -> None:
         torch.set_num_threads(1)
+        make_deterministic(device)
         self.experiment = experiment
         self.name = name
         self.device = device
@@ -114,9 +117,7 @@ class Worker:
         )
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
-        self._flops = training_flops(self.blueprint.model, dataset.shape)
         self._pending: dict[tuple[int, int], dict[int, Outcome]] = {}
-        make_deterministic(device)
 
     def facts(self) -> Facts:
         """What the driver must know before the first round."""
@@ -191,6 +192,8 @@ class Worker:
         except MACHINE_FAULTS:
             raise
         except Exception as error:
+            if isinstance(error, RuntimeError) and any(w in str(error) for w in MACHINE_WORDS):
+                raise
             rejected = isinstance(error, DivergedError)
             return ClientReport(
                 member.client,
@@ -310,7 +313,7 @@ class Worker:
             bytes_up=len(outcome.payload),
             bytes_down=broadcast.size(client),
             density=sent_share(outcome.sent.parts, spaces, self.algorithm.layout),
-            flops=self._flops * sum(r.samples for r in results),
+            processed=sum(r.samples for r in results),
             seconds=outcome.seconds,
             actor=self.name,
             layers=layer_reports(outcome.proposal, self.algorithm.layout),

@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import difflib
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import torch
 from torch import nn
 
-from spatl_ray import plugins, seeding
+from spatl_ray import faults, plugins, seeding
 from spatl_ray.config import Model
 from spatl_ray.errors import ConfigError, ModelError, SpatlError
 from spatl_ray.models.lenet import LeNet
@@ -46,14 +45,14 @@ class SplitModel:
         return ENCODER
 
 
-def _factory(name: str) -> Callable[..., nn.Module]:
+def model_factory(name: str) -> Callable[..., nn.Module]:
     """What builds the module: (shape, classes, **options) -> nn.Module."""
     if name in MODELS:
         return MODELS[name]
     if plugins.is_dotted(name):
         return plugins.load(name, "model.name")
-    near = difflib.get_close_matches(name, MODELS, 1)
-    hint = f"; did you mean {near[0]!r}?" if near else ""
+    near = faults.nearest(name, MODELS)
+    hint = f"; did you mean {near!r}?" if near else ""
     known = ", ".join(MODELS)
     raise ConfigError(
         f"model.name must be one of {known} or package.module:Name, got {name!r}{hint}"
@@ -96,7 +95,7 @@ def build_model(
         ConfigError: unknown name or options.
         ModelError: no predictor, a frozen parameter, or a module that does not fit the data's shape.
     """
-    factory = _factory(config.name)
+    factory = model_factory(config.name)
     with seeding.torch_seeded(seed, "model"):
         module = _made(factory, config, shape, classes)
         names = _predictor_of(module, config)

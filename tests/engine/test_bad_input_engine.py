@@ -14,7 +14,16 @@ import torch
 from small_runs import serial, small
 
 from spatl_ray import run
-from spatl_ray.errors import ConfigError, DataError, EngineError, ModelError, SpatlError
+from spatl_ray.config import Engine
+from spatl_ray.engine.schedule import count_workers
+from spatl_ray.errors import (
+    ConfigError,
+    DataError,
+    EngineError,
+    ModelError,
+    ResultsError,
+    SpatlError,
+)
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -147,3 +156,48 @@ def test_spatl_with_nothing_to_share(tmp_path: Path) -> None:
     model = {"name": "mlp", "options": {"hidden": []}}
     algorithm = {"name": "spatl", "selection": False}
     assert "encoder" in refused(tmp_path, ConfigError, algorithm, model=model)
+
+
+def test_an_unwritable_folder_is_refused_before_work() -> None:
+    """Permission bits do not bind root; /proc takes no folders from anybody."""
+    with pytest.raises(ResultsError, match="/proc/results"):
+        run(small(Path("/proc/results")))
+
+
+def test_gpus_on_a_cluster_without_one() -> None:
+    engine = Engine(num_gpus=0.5)
+    with pytest.raises(ConfigError, match=r"engine\.num_gpus must be 0 .* without a GPU, got 0\.5"):
+        count_workers(engine, {"CPU": 4.0})
+
+
+@pytest.mark.parametrize(
+    ("engine", "resources", "workers"),
+    [
+        (Engine(), {"CPU": 4.0}, 4),
+        (Engine(workers=3), {"CPU": 4.0}, 3),
+        (Engine(num_gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
+        (Engine(num_cpus=0.5, num_gpus=0.1), {"CPU": 4.0, "GPU": 1.0}, 8),
+    ],
+)
+def test_workers_fill_the_cluster(
+    engine: Engine, resources: dict[str, float], workers: int
+) -> None:
+    assert count_workers(engine, resources) == workers
+
+
+def test_more_workers_than_the_cluster_holds() -> None:
+    with pytest.raises(ConfigError, match=r"engine\.workers must fit the cluster \(2 CPU\).*got 3"):
+        count_workers(Engine(workers=3), {"CPU": 2.0})
+
+
+def test_all_faults_of_data_and_model_at_once(tmp_path: Path) -> None:
+    experiment = small(
+        tmp_path, "nowhere:Algorithm", data={"name": "cifar"}, model={"name": "lenett"}
+    )
+    with pytest.raises(ConfigError) as caught:
+        run(experiment)
+    text = str(caught.value)
+    assert len(caught.value.faults) == 3
+    assert "data.name" in text
+    assert "did you mean 'lenet'" in text
+    assert "algorithm.name" in text

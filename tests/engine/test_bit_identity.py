@@ -91,19 +91,21 @@ def test_ray_workers_and_nodes_change_nothing(
     assert rows["actor"].nunique() == workers
     hardware = json.loads(pd.read_parquet(tmp_path / "runs")["hardware"].iloc[0])
     nodes = {worker["node"] for worker in hardware}
-    assert len(nodes) == (2 if workers == 3 else len(nodes))
+    if workers == 3:
+        assert len(nodes) == 2
 
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", ALGORITHMS)
 def test_the_order_in_which_clients_end_changes_nothing(
-    tmp_path: Path, reference: dict[str, dict[str, Any]]
+    tmp_path: Path, reference: dict[str, dict[str, Any]], name: str
 ) -> None:
-    options = {k: v for k, v in ALGORITHMS["spatl"].items() if k != "name"}
-    algorithm = {"name": "identity:Sleepy", "options": options}
+    options = {k: v for k, v in ALGORITHMS[name].items() if k != "name"}
+    algorithm = {"name": f"identity:Sleepy{name.capitalize()}", "options": options}
     experiment = small(tmp_path, algorithm, engine={"workers": 3})
     run(experiment)
-    assert_identical(everything(experiment), reference["spatl"])
+    assert_identical(everything(experiment), reference[name])
 
 
 @pytest.mark.ray
@@ -138,8 +140,8 @@ def test_rules_that_need_every_update_agree_too(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-def test_four_actors_share_a_gpu(tmp_path: Path, reference: dict[str, dict[str, Any]]) -> None:
-    """Each node pretends one GPU; a quarter each places actors by GPU, not by CPU."""
+def test_actors_share_gpus(tmp_path: Path, reference: dict[str, dict[str, Any]]) -> None:
+    """Each node pretends one GPU, which holds four quarters: the fifth actor lies on the other."""
     engine = {"workers": 5, "num_cpus": 0.1, "num_gpus": 0.25, "device": "cpu"}
     experiment = small(tmp_path, ALGORITHMS["fedavg"], engine=engine)
     run(experiment)

@@ -234,7 +234,7 @@ def test_events_are_what_was_not_accepted() -> None:
 
 
 def test_what_is_not_known_is_null() -> None:
-    found = {row["client"]: row for row in rows.client_rows(7, outcome(), None)}
+    found = {row["client"]: row for row in rows.client_rows(7, outcome(), None, 1.0)}
     assert [found[client]["samples"] for client in (0, 1, 2, 4)] == [10, 10, 10, None]
     assert found[2]["train_loss"] is None
     assert all(row["evaluated_as"] is None for row in found.values())

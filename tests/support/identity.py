@@ -15,7 +15,8 @@ from client_rounds import committed
 from safetensors.numpy import load_file
 
 from spatl_ray import config
-from spatl_ray.algorithms.base import ClientView
+from spatl_ray.algorithms.base import Algorithm, ClientView
+from spatl_ray.algorithms.registry import ALGORITHMS
 from spatl_ray.algorithms.spatl import Spatl
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
@@ -26,6 +27,9 @@ from spatl_ray.experiments import experiment_from
 from spatl_ray.results.schema import unmeasured
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.local import LocalTask
+
+OF_THE_NAME = ("run_id", "algorithm", "config_hash")
+"""Columns in which a run that goes by another algorithm's name differs."""
 
 
 def small(folder: Path, algorithm: Mapping[str, Any], **overrides: Any) -> Experiment:
@@ -60,11 +64,11 @@ def everything(experiment: Experiment) -> dict[str, Any]:
     for client, last in committed(experiment).items():
         for name, array in store.read(client, last).items():
             found[f"client {client}: {name}"] = array
-    for table in ("rounds", "clients", "layers", "events"):
+    for table in ("runs", "rounds", "clients", "layers", "events"):
         path = folder / table / f"run_id={run_id}"
         if path.exists():
             frame = pd.read_parquet(path)
-            columns = [c for c in unmeasured(table) if c != "run_id"]
+            columns = [c for c in unmeasured(table) if c not in OF_THE_NAME]
             for column in columns:
                 found[f"{table}.{column}"] = frame[column].to_numpy()
     return found
@@ -85,15 +89,27 @@ def assert_identical(first: Mapping[str, Any], second: Mapping[str, Any]) -> Non
             )
 
 
-class Sleepy(Spatl):
-    """SPATL whose clients finish in another order than they started."""
-
-    def __init__(self, options: Mapping[str, Any]) -> None:
-        super().__init__(config.Spatl.model_validate(dict(options)))
+class Sleepy(Algorithm):
+    """Mixin: clients finish in another order than they started."""
 
     def tasks(self, view: ClientView) -> Sequence[LocalTask]:
         time.sleep(0.03 * (view.client * 5 % 7))
         return super().tasks(view)
+
+
+def _sleepy(name: str) -> type[Algorithm]:
+    """The built-in algorithm `name` with sleepy clients, taking a mapping of options."""
+    built_in = ALGORITHMS[name]
+
+    def init(self: Any, options: Mapping[str, Any]) -> None:
+        built_in.__init__(self, config.BUILT_IN[name].model_validate(dict(options)))
+
+    return type(f"Sleepy_{name}", (Sleepy, built_in), {"__init__": init})
+
+
+SleepyFedavg = _sleepy("fedavg")
+SleepyScaffold = _sleepy("scaffold")
+SleepySpatl = _sleepy("spatl")
 
 
 class CrashOnce(Spatl):
