@@ -21,7 +21,7 @@ if not __package__:
 
 from analysis.curves import RUN_COLUMNS, Curve, curves
 from analysis.load import LoadError, Results, load
-from analysis.tables import GLOBAL, OWN, summary, to_csv, to_markdown
+from analysis.tables import GLOBAL, OWN, summary, to_csv, to_markdown, to_text
 
 TITLES = {OWN: "Clients' own test splits", GLOBAL: "Global test set"}
 
@@ -98,7 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.show_table:
-        print(to_markdown(table))
+        print(to_text(table))
     for path in paths:
         print(path)
     return 0
@@ -119,7 +119,7 @@ def _parser() -> argparse.ArgumentParser:
         "--show-table",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="print the summary of the runs as Markdown (default: yes)",
+        help="print the summary of the runs (default: yes)",
     )
     return parser
 

@@ -17,7 +17,7 @@ UNKNOWN = "not known"
 MEGABYTE = 10**6
 """Bytes."""
 
-_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds", "status"]
+_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds"]
 _BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
 _ROUND_COLUMNS = ["run_id", "round", *_BYTES, "seconds_total"]
 _SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
@@ -73,6 +73,20 @@ def to_markdown(frame: pd.DataFrame) -> str:
     lines = [list(frame.columns), ["---"] * len(frame.columns)]
     lines += [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
     return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+
+
+def to_text(frame: pd.DataFrame) -> str:
+    """The frame for a terminal: what all of several runs share in one line, then an aligned table."""
+    alike = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
+    shared = ", ".join(f"{column} {_cell(frame[column].iloc[0])}" for column in alike)
+    different = frame.drop(columns=alike)
+    if "algorithm" in different and different["algorithm"].is_unique:
+        different = different.drop(columns="run_id")
+    lines = [list(different.columns), *different.itertuples(index=False)]
+    cells = [[_cell(value) for value in line] for line in lines]
+    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
+    rows = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
+    return "\n".join([*([f"all runs: {shared}"] if shared else []), *rows]) + "\n"
 
 
 def to_csv(frame: pd.DataFrame) -> str:

@@ -21,6 +21,7 @@ from analysis.tables import (
     summary,
     to_csv,
     to_markdown,
+    to_text,
 )
 
 WriteRun = Callable[..., Path]
@@ -182,3 +183,18 @@ def test_csv_keeps_every_bit(make_frames: MakeFrames) -> None:
     back = pd.read_csv(StringIO(to_csv(table)))
     assert back["MB_up"].tolist() == [0.1 + 0.2, 1 / 3]
     assert back["bytes_to_fedavg"].tolist() == [1, 0.625]
+
+
+def test_the_terminal_table_says_once_what_all_runs_share() -> None:
+    frame = pd.DataFrame(
+        {
+            "run_id": ["r-a", "r-b"],
+            "algorithm": ["fedavg", "spatl"],
+            "dataset": ["digits", "digits"],
+            "MB_up": [1.5, 0.25],
+        }
+    )
+    assert to_text(frame) == (
+        "all runs: dataset digits\nalgorithm  MB_up\n   fedavg    1.5\n    spatl   0.25\n"
+    )
+    assert to_text(frame.head(1)) == "algorithm  dataset  MB_up\n   fedavg   digits    1.5\n"
