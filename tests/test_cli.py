@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -119,3 +120,33 @@ def test_ctrl_c_leaves_readable_results(tmp_path: Path) -> None:
     assert process.returncode == 130
     assert "run interrupted" in rest
     assert parquet.dataset(tmp_path / "rounds", partitioning="hive").count_rows() >= 3
+
+
+def test_own_classes_are_found_in_the_current_folder(tmp_path: Path) -> None:
+    """Through a script that lies elsewhere, as an installed `spatl` does."""
+    script = tmp_path / "bin" / "spatl"
+    script.parent.mkdir()
+    script.write_text("import sys\nfrom spatl_ray.cli import main\nsys.exit(main())\n")
+    folder = tmp_path / "mine"
+    folder.mkdir()
+    (folder / "net.py").write_text(
+        "from torch import nn\n"
+        "class Net(nn.Module):\n"
+        "    def __init__(self, shape, classes, width):\n"
+        "        super().__init__()\n"
+        "        self.body = nn.Sequential(nn.Flatten(), nn.Linear(64, width), nn.ReLU())\n"
+        "        self.predictor = nn.Linear(width, classes)\n"
+        "    def forward(self, x):\n"
+        "        return self.predictor(self.body(x))\n"
+    )
+    options = ["model=net:Net", "model.options.width=8", "rounds=1", "engine.backend=serial"]
+    done = subprocess.run(
+        [sys.executable, str(script), "run", "demo", *options],
+        cwd=folder,
+        env={**os.environ, "PYTHONPATH": str(ROOT)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    assert (folder / "results" / "rounds").is_dir()
