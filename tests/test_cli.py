@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import signal
 import subprocess
@@ -111,7 +112,11 @@ def test_a_run_that_is_there_is_refused(tmp_path: Path, capsys: Capture) -> None
 def test_ctrl_c_leaves_readable_results(tmp_path: Path) -> None:
     overrides = [*SMALL, "rounds=100000", "results.flush_seconds=0", f"results.folder={tmp_path}"]
     command = [sys.executable, "-m", "spatl_ray.cli", "run", "demo", *overrides]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True, cwd=ROOT) as process:
+    # A shell that starts jobs in the background has them ignore Ctrl-C, and so would this process.
+    listening = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, text=True, cwd=ROOT, preexec_fn=listening
+    ) as process:
         assert process.stdout is not None
         while not process.stdout.readline().startswith("round 2 "):
             assert process.poll() is None
