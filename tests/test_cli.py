@@ -155,3 +155,11 @@ def test_own_classes_are_found_in_the_current_folder(tmp_path: Path) -> None:
     )
     assert done.returncode == 0, done.stderr
     assert (folder / "results" / "rounds").is_dir()
+
+
+def test_a_reader_that_stops_is_no_error() -> None:
+    """`spatl list | head -1`, with so small a reader that the pipe breaks."""
+    command = f"{sys.executable} -u -m spatl_ray.cli list | head -1"
+    done = subprocess.run(command, shell=True, cwd=ROOT, capture_output=True, text=True, check=True)
+    assert done.stdout == "algorithms:\n"
+    assert done.stderr == ""
