@@ -29,6 +29,8 @@ def ray_cluster() -> Iterator[None]:
     import ray
     from ray.cluster_utils import Cluster
 
+    # Ray refuses to pretend GPUs where this hides them.
+    os.environ.pop("CUDA_VISIBLE_DEVICES", None)
     node = {"num_cpus": 2, "num_gpus": 1, "include_dashboard": False}
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(num_cpus=2, num_gpus=1)
