@@ -38,7 +38,7 @@ class Observer(Protocol):
         """Something noteworthy: a row of the events table (kind, message, round, client)."""
 
     def run_ended(self, status: str) -> None:
-        """Results are closed; `status` is "finished" or "interrupted"."""
+        """Results are closed; `status` is "finished", "interrupted" or "failed"."""
 
 
 class Progress:
