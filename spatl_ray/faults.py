@@ -151,8 +151,10 @@ def _missing(place: Place, detail: ErrorDetails, raw: Any) -> str:
 
 
 def _rule_of_model(place: Place, detail: ErrorDetails, raw: Any) -> str:
-    """A rule over several fields: the model's own text, behind its path."""
+    """A rule that a model words itself: over several fields behind its path, of one field as a sentence."""
     text = detail["msg"].removeprefix("Value error, ")
+    if place.path and text.startswith("must "):
+        return f"{place.dotted} {text}"
     return f"{place.dotted}: {text}" if place.path else text
 
 

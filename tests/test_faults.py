@@ -78,7 +78,8 @@ def test_types_are_named_in_plain_words(mapping: dict[Any, Any], fault: str) -> 
     [
         (
             {"partition": {"name": "dir"}},
-            "partition.name must be one of iid, dirichlet, classes, got 'dir'; "
+            "partition.name must be one of iid, dirichlet, classes, quantity, mixed, shards, "
+            "feature_noise, fcube, writers, or an own one as package.module:Name, got 'dir'; "
             "did you mean 'dirichlet'?",
         ),
         (
@@ -118,7 +119,7 @@ def test_an_algorithm_is_built_in_or_dotted() -> None:
         ),
         (
             {"beta": 0.1, "partition": {"name": "iid"}},
-            "beta is no field of an experiment; did you mean partition.beta (of dirichlet)?",
+            "beta is no field of an experiment; did you mean partition.beta (of dirichlet, mixed, quantity)?",
         ),
         (spatl(mu=1), "algorithm.mu is no field of spatl; it is a field of fedprox"),
         (

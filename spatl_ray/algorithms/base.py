@@ -26,6 +26,7 @@ import numpy as np
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Accumulator, Denominator, Total
 from spatl_ray.config import Training
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.split import SplitModel
 from spatl_ray.parameters import Array, Arrays, Bits, Layout, ModelVector, Space
 from spatl_ray.training.evaluate import Score
@@ -48,7 +49,7 @@ class Setting:
 
     Attributes:
         model: the module and its parts.
-        shape: of one sample.
+        spec: of the data.
         layout: of the model, by the algorithm's own roles.
         training: local training's settings.
         clients: number N of all clients.
@@ -58,7 +59,7 @@ class Setting:
     """
 
     model: SplitModel
-    shape: tuple[int, ...]
+    spec: SampleSpec
     layout: Layout
     training: Training
     clients: int

@@ -17,11 +17,26 @@ from spatl_ray.config import Data
 from spatl_ray.data import idx
 from spatl_ray.errors import ConfigError, DataError
 
-Features = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 Integers = npt.NDArray[np.int64]
 
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
 """Of the 60,000 training images of Fashion-MNIST, pixels in [0, 1]."""
+
+
+@dataclass(frozen=True)
+class SampleSpec:
+    """What a model must know of its data.
+
+    Attributes:
+        shape: of one sample.
+        classes: number of labels.
+        vocabulary: number of token ids, if samples are tokens; None for real features.
+    """
+
+    shape: tuple[int, ...]
+    classes: int
+    vocabulary: int | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -30,12 +45,13 @@ class Dataset:
 
     Attributes:
         name: what it is called in the results.
-        train_x: normalised training features, float32, shape (n, *shape).
+        train_x: normalised training features, float32, or token ids, int64; shape (n, *shape).
         train_y: training labels in [0, classes), int64, shape (n,).
-        test_x: features of the global test set, float32, shape (m, *shape).
+        test_x: those of the global test set, shape (m, *shape).
         test_y: labels of the global test set, int64, shape (m,).
         classes: number of classes.
         groups: natural owner (e.g. writer) of each training sample, int64, shape (n,), or None.
+        vocabulary: number of token ids, or None for real features.
 
     Raises:
         DataError: on construction, if the arrays break one of the rules above, if features are not
@@ -49,6 +65,7 @@ class Dataset:
     test_y: Integers
     classes: int
     groups: Integers | None = None
+    vocabulary: int | None = None
 
     def __post_init__(self) -> None:
         _check_part(self, "train", self.train_x, self.train_y)
@@ -66,6 +83,11 @@ class Dataset:
     def shape(self) -> tuple[int, ...]:
         """Shape of one sample."""
         return self.train_x.shape[1:]
+
+    @property
+    def spec(self) -> SampleSpec:
+        """What a model must know."""
+        return SampleSpec(self.shape, self.classes, self.vocabulary)
 
     @cached_property
     def fingerprint(self) -> str:
@@ -101,12 +123,19 @@ def _check_array(dataset: Dataset, field: str, array: object, dtype: type[np.gen
 
 
 def _check_part(dataset: Dataset, part: str, x: Features, y: Integers) -> None:
-    _check_array(dataset, f"{part}_x", x, np.float32)
+    _check_array(dataset, f"{part}_x", x, np.float32 if dataset.vocabulary is None else np.int64)
     _check_array(dataset, f"{part}_y", y, np.int64)
     if x.ndim < 2 or len(x) < 1:
         raise _broken(dataset, f"{part}_x", "have shape (n, *shape) with n >= 1", x.shape)
     if y.shape != x.shape[:1]:
         raise _broken(dataset, f"{part}_y", f"have shape {x.shape[:1]} as {part}_x", y.shape)
+    if (
+        dataset.vocabulary is not None
+        and x.size
+        and not 0 <= x.min() <= x.max() < dataset.vocabulary
+    ):
+        got = f"ids from {x.min()} to {x.max()}"
+        raise _broken(dataset, f"{part}_x", f"be token ids in [0, {dataset.vocabulary})", got)
     if not np.isfinite(x).all():
         sample = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
         raise _broken(dataset, f"{part}_x", "be finite", f"NaN or infinity in sample {sample}")

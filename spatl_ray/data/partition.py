@@ -11,7 +11,7 @@ import numpy.typing as npt
 from spatl_ray import config
 from spatl_ray.errors import ConfigError, DataError
 
-Features = npt.NDArray[np.float32]
+Features = npt.NDArray[np.float32] | npt.NDArray[np.int64]
 Integers = npt.NDArray[np.int64]
 Transform = Callable[[int, Integers, Features], Features]
 

@@ -11,6 +11,7 @@ from typing import Any, cast
 import ray
 
 from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.aggregator import Aggregator
 from spatl_ray.engine.device import choose_device
@@ -111,12 +112,11 @@ class AggregatorActor:
     def __init__(
         self,
         experiment: Experiment,
-        shape: tuple[int, ...],
-        classes: int,
+        spec: SampleSpec,
         paths: Sequence[str],
     ) -> None:
         extend_path(paths)
-        self._aggregator = Aggregator(experiment, shape, classes)
+        self._aggregator = Aggregator(experiment, spec)
 
     def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
         """The round's broadcast."""

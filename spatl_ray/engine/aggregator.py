@@ -11,6 +11,7 @@ from spatl_ray.aggregation.masked import Partial, Total, Weights
 from spatl_ray.aggregation.median import coordinate_median
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.environment import fingerprint
 from spatl_ray.engine.messages import (
@@ -32,13 +33,12 @@ class Aggregator:
 
     Args:
         experiment: the config.
-        shape: of one sample.
-        classes: number of labels.
+        spec: of the data.
     """
 
-    def __init__(self, experiment: Experiment, shape: tuple[int, ...], classes: int) -> None:
+    def __init__(self, experiment: Experiment, spec: SampleSpec) -> None:
         torch.set_num_threads(1)
-        self.blueprint = make_blueprint(experiment, shape, classes, torch.device("cpu"))
+        self.blueprint = make_blueprint(experiment, spec, torch.device("cpu"))
         self.algorithm = self.blueprint.algorithm
         self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
         self.round = 0

@@ -125,8 +125,7 @@ class SerialBackend:
         """Build worker and aggregator."""
         device = choose_device(self._experiment.engine)
         self.worker = Worker(self._experiment, self._data, self._states, device, "serial")
-        dataset = self._data.dataset
-        self.aggregator = Aggregator(self._experiment, dataset.shape, dataset.classes)
+        self.aggregator = Aggregator(self._experiment, self._data.dataset.spec)
         return [self.worker.facts()]
 
     def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:

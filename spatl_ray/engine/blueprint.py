@@ -9,6 +9,7 @@ import torch
 from spatl_ray.algorithms.base import Algorithm, Setting
 from spatl_ray.algorithms.registry import make_algorithm
 from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.coupling import channel_groups
 from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import build_model
@@ -39,15 +40,12 @@ class Blueprint:
         return 2 if self.experiment.training.dtype == "float64" else 1
 
 
-def make_blueprint(
-    experiment: Experiment, shape: tuple[int, ...], classes: int, device: torch.device
-) -> Blueprint:
+def make_blueprint(experiment: Experiment, spec: SampleSpec, device: torch.device) -> Blueprint:
     """Build model and algorithm.
 
     Args:
         experiment: the config.
-        shape: of one sample.
-        classes: number of labels.
+        spec: of the data.
         device: that clients train on.
 
     Raises:
@@ -56,14 +54,14 @@ def make_blueprint(
     training = experiment.training
     dtype = TORCH_TYPES[training.dtype]
     algorithm = make_algorithm(experiment.algorithm)
-    split = algorithm.extend(build_model(experiment.model, shape, classes, experiment.seed, dtype))
-    groups, member = channel_groups(split, shape, dtype)
+    split = algorithm.extend(build_model(experiment.model, spec, experiment.seed, dtype))
+    groups, member = channel_groups(split, spec, dtype)
     layout = make_layout(split, groups, member, algorithm.is_shared, training.buffers)
     model = FlatModel(split, layout, device)
     algorithm.bind(
         Setting(
             model=split,
-            shape=shape,
+            spec=spec,
             layout=layout,
             training=training,
             clients=experiment.clients,

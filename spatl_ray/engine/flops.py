@@ -6,23 +6,25 @@ import torch
 from torch.nn import functional
 from torch.utils.flop_counter import FlopCounterMode
 
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.flat import FlatModel
+from spatl_ray.models.split import blank
 
 
-def training_flops(model: FlatModel, shape: tuple[int, ...]) -> float:
+def training_flops(model: FlatModel, spec: SampleSpec) -> float:
     """FLOPs of one forward and backward pass of one sample (convolutions and matrix products).
 
     Counted on two samples and halved, because batch norm cannot train on one.
 
     Args:
         model: its values and mode are left as they were, its gradient is overwritten.
-        shape: of one sample.
+        spec: of the data.
     """
     device, dtype = model.parameters.device, model.parameters.dtype
     before = model.buffers.clone()
     model.train(None)
     with FlopCounterMode(display=False) as counter:
-        logits = model.module(torch.zeros(2, *shape, dtype=dtype, device=device))
+        logits = model.module(blank(spec, 2, dtype).to(device))
         functional.cross_entropy(
             logits, torch.zeros(2, dtype=torch.int64, device=device)
         ).backward()

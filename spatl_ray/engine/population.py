@@ -46,7 +46,7 @@ class Population:
         rows = np.arange(n)
         if global_samples is not None and global_samples < n:
             rows = np.sort(seeding.generator(seed, "global test").choice(n, global_samples, False))
-        self.global_x = resident(data.dataset.test_x[rows], device).to(dtype)
+        self.global_x = self._cast(resident(data.dataset.test_x[rows], device))
         self.global_y = resident(data.dataset.test_y[rows], device)
 
     def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
@@ -57,4 +57,8 @@ class Population:
         if self.data.transform is not None:
             changed = self.data.transform(client, indices, x.cpu().numpy())
             x = torch.from_numpy(changed).to(self._x.device)
-        return x.to(self._dtype), self._y[rows]
+        return self._cast(x), self._y[rows]
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Features in the training's dtype; token ids as they are."""
+        return x.to(self._dtype) if x.is_floating_point() else x

@@ -52,11 +52,8 @@ class RayBackend:
         paths = tuple(sys.path)
         job = Job(self._experiment, self._data, self._states, paths)
         self._held = [ray.put(job)]
-        dataset = self._data.dataset
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
-        self._aggregator = aggregator.remote(
-            self._experiment, dataset.shape, dataset.classes, paths
-        )
+        self._aggregator = aggregator.remote(self._experiment, self._data.dataset.spec, paths)
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=engine.num_cpus,
             num_gpus=engine.num_gpus,

@@ -87,7 +87,7 @@ def run(
         _refuse_mixed(experiment, facts)
         _remove_leftovers(experiment)
         writer.start(rows.run_row(experiment, data, facts))
-        flops = training_flops(blueprint.model, data.dataset.shape)
+        flops = training_flops(blueprint.model, data.dataset.spec)
         job = _Run(experiment, data, blueprint, flops, backend, writer, tuple(observers))
         return job.to_end()
     finally:
@@ -130,8 +130,7 @@ def prepare(
     try:
         given = dataset or load_dataset(experiment.data, experiment.seed)
         data = federate(given, experiment)
-        shape, classes = given.shape, given.classes
-        return data, make_blueprint(experiment, shape, classes, torch.device("cpu"))
+        return data, make_blueprint(experiment, given.spec, torch.device("cpu"))
     except SpatlError as error:
         faults.append(error)
     if data is None:

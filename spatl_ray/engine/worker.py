@@ -102,10 +102,7 @@ class Worker:
         self.experiment = experiment
         self.name = name
         self.device = device
-        dataset = data.dataset
-        self.blueprint: Blueprint = make_blueprint(
-            experiment, dataset.shape, dataset.classes, device
-        )
+        self.blueprint: Blueprint = make_blueprint(experiment, data.dataset.spec, device)
         self.algorithm = self.blueprint.algorithm
         self.store = StateStore(states, self.algorithm.start_client(self.blueprint.initial))
         self.population = Population(

@@ -8,13 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from spatl_ray.models.split import ENCODER, SplitModel
+from spatl_ray.data.datasets import SampleSpec
+from spatl_ray.models.split import ENCODER, SplitModel, blank
 from spatl_ray.parameters import ChannelGroup
 
 PRUNABLE = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
-def _followers(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) -> dict[str, str]:
+def _followers(module: nn.Module, spec: SampleSpec, dtype: torch.dtype) -> dict[str, str]:
     """Leaf module name -> the prunable layer whose output it takes, seen in one forward pass.
 
     The hooks compare tensors by identity and version (an output that was changed in place is no
@@ -41,7 +42,7 @@ def _followers(module: nn.Module, shape: tuple[int, ...], dtype: torch.dtype) ->
     try:
         module.eval()
         with torch.no_grad():
-            module(torch.zeros(2, *shape, dtype=dtype))
+            module(blank(spec, 2, dtype))
     finally:
         module.train(was_training)
         for handle in handles:
@@ -56,7 +57,7 @@ def _own(module: nn.Module) -> list[tuple[str, Tensor]]:
 
 
 def channel_groups(
-    split: SplitModel, shape: tuple[int, ...], dtype: torch.dtype
+    split: SplitModel, spec: SampleSpec, dtype: torch.dtype
 ) -> tuple[tuple[ChannelGroup, ...], Mapping[str, int]]:
     """The encoder's prunable layers, and the group of each tensor that a channel mask covers.
 
@@ -68,7 +69,7 @@ def channel_groups(
         The groups in the module's order, and tensor name -> index of its group.
     """
     modules = dict(split.module.named_modules())
-    followers = _followers(split.module, shape, dtype)
+    followers = _followers(split.module, spec, dtype)
     named = {name for name, _ in split.module.named_parameters()}
     groups: list[ChannelGroup] = []
     member: dict[str, int] = {}

@@ -10,6 +10,7 @@ from torch import nn
 
 from spatl_ray import faults, plugins, seeding
 from spatl_ray.config import Model
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.errors import ConfigError, ModelError, SpatlError
 from spatl_ray.models.lenet import LeNet
 from spatl_ray.models.mlp import MLP
@@ -79,15 +80,12 @@ def _predictor_of(module: nn.Module, config: Model) -> tuple[str, ...]:
     return tuple(names)
 
 
-def build_model(
-    config: Model, shape: tuple[int, ...], classes: int, seed: int, dtype: torch.dtype
-) -> SplitModel:
+def build_model(config: Model, spec: SampleSpec, seed: int, dtype: torch.dtype) -> SplitModel:
     """Build and initialise the network; the same bits for the same seed.
 
     Args:
         config: which network and where it is cut.
-        shape: of one sample.
-        classes: number of outputs.
+        spec: of the data: shape of a sample, number of outputs.
         seed: the experiment's seed.
         dtype: of its parameters.
 
@@ -97,28 +95,26 @@ def build_model(
     """
     factory = model_factory(config.name)
     with seeding.torch_seeded(seed, "model"):
-        module = _made(factory, config, shape, classes)
+        module = _made(factory, config, spec)
         names = _predictor_of(module, config)
         split = SplitModel(module.to(dtype), dict.fromkeys(names, PREDICTOR))
         # Still seeded: lazy layers draw their weights at the first forward pass.
-        _check_output(split, shape, classes, dtype)
+        _check_output(split, spec, dtype)
     _check_parameters(split, config)
     return split
 
 
-def _made(
-    factory: Callable[..., nn.Module], config: Model, shape: tuple[int, ...], classes: int
-) -> nn.Module:
+def _made(factory: Callable[..., nn.Module], config: Model, spec: SampleSpec) -> nn.Module:
     """The module that the factory gives for these options."""
     try:
-        module = factory(shape, classes, **config.options)
+        module = factory(spec.shape, spec.classes, **config.options)
     except SpatlError:
         raise
     except TypeError as error:
         raise ConfigError(f"model.options do not fit {config.name}: {error}") from error
     except Exception as error:
         raise ModelError(
-            f"{config.name} cannot be built for samples of shape {shape}, {classes} classes and "
+            f"{config.name} cannot be built for samples of shape {spec.shape}, {spec.classes} classes and "
             f"model.options {config.options}: {error}"
         ) from error
     if not isinstance(module, nn.Module):
@@ -145,16 +141,20 @@ def _check_parameters(split: SplitModel, config: Model) -> None:
         )
 
 
-def _check_output(
-    split: SplitModel, shape: tuple[int, ...], classes: int, dtype: torch.dtype
-) -> None:
+def blank(spec: SampleSpec, samples: int, dtype: torch.dtype) -> torch.Tensor:
+    """A batch of zeros as the model takes it: of `dtype`, or of token ids."""
+    kind = dtype if spec.vocabulary is None else torch.int64
+    return torch.zeros(samples, *spec.shape, dtype=kind)
+
+
+def _check_output(split: SplitModel, spec: SampleSpec, dtype: torch.dtype) -> None:
     """Refuse a module that cannot take the data or does not give one logit a class."""
     split.module.eval()
     try:
         with torch.no_grad():
-            output = split.module(torch.zeros(2, *shape, dtype=dtype))
+            output = split.module(blank(spec, 2, dtype))
     except Exception as error:
-        raise ModelError(f"the model cannot take samples of shape {shape}: {error}") from error
-    if not isinstance(output, torch.Tensor) or output.shape != (2, classes):
+        raise ModelError(f"the model cannot take samples of shape {spec.shape}: {error}") from error
+    if not isinstance(output, torch.Tensor) or output.shape != (2, spec.classes):
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
-        raise ModelError(f"the model must give logits of shape (batch, {classes}), got {got}")
+        raise ModelError(f"the model must give logits of shape (batch, {spec.classes}), got {got}")

@@ -21,6 +21,7 @@ from bare import rounds_per_second
 from spatl_ray import Dataset, run
 from spatl_ray.aggregation.exact import ExactSum
 from spatl_ray.config import Model
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.experiments import experiment_from
 from spatl_ray.models.split import build_model
 from spatl_ray.parameters import ChannelGroup, make_space
@@ -92,7 +93,7 @@ def simulated(name: str, dataset: Dataset, backend: str, algorithm: str) -> floa
 def bare(name: str, dataset: Dataset) -> float:
     """Rounds a second of the bare loop on the same clients."""
     work = WORKLOADS[name]
-    module = build_model(Model(name=name), work["shape"], 10, 0, torch.float32).module
+    module = build_model(Model(name=name), SampleSpec(work["shape"], 10), 0, torch.float32).module
     x, y = torch.from_numpy(dataset.train_x), torch.from_numpy(dataset.train_y)
     clients = list(zip(x.split(work["samples"]), y.split(work["samples"]), strict=True))
     return rounds_per_second(module, clients, ROUNDS, work["batch"], work["lr"])

@@ -17,6 +17,7 @@ from small_runs import serial
 import analysis.load
 from spatl_ray import run
 from spatl_ray.config import Experiment, Model, Training
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.experiments import experiment_from
 from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import build_model
@@ -174,7 +175,9 @@ def test_a_group_of_clients_can_be_trained_together() -> None:
     Here with torch.func.vmap over three clients with offsets and proximal terms of their own, as a
     GPU would train a group; batches are drawn as the loop draws them.
     """
-    split = build_model(Model(name="mlp", options={"hidden": [8]}), (6,), 4, 0, torch.float64)
+    split = build_model(
+        Model(name="mlp", options={"hidden": [8]}), SampleSpec((6,), 4), 0, torch.float64
+    )
     layout = make_layout(split, (), {}, lambda part: True, "average")
     model = FlatModel(split, layout, torch.device("cpu"))
     training = Training(epochs=2, batch_size=5, lr=0.1, momentum=0.5, dtype="float64")

@@ -15,6 +15,7 @@ import torch
 from small_runs import SIZE, images, saved, small, table
 
 from spatl_ray import run
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.engine import aggregator, rows, worker
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.flops import training_flops
@@ -151,8 +152,8 @@ def test_flops_of_lenet_by_hand(tmp_path: Path) -> None:
     one = 2 * (2 * first + 3 * (second + linear))
     experiment = small(tmp_path, model="lenet", rounds=1, training={"epochs": 2, "batch_size": 7})
     dataset = images(28, classes=10)
-    blueprint = make_blueprint(experiment, dataset.shape, 10, torch.device("cpu"))
-    assert training_flops(blueprint.model, dataset.shape) == one
+    blueprint = make_blueprint(experiment, dataset.spec, torch.device("cpu"))
+    assert training_flops(blueprint.model, dataset.spec) == one
     run(experiment, dataset=dataset)
     clients = table(tmp_path, "clients")
     assert clients["flops"].tolist() == (one * 2 * clients["samples"]).tolist()
@@ -161,9 +162,9 @@ def test_flops_of_lenet_by_hand(tmp_path: Path) -> None:
 
 def test_counting_flops_leaves_the_model_as_it_was(tmp_path: Path) -> None:
     experiment = small(tmp_path, model={"name": "resnet20", "options": {"width": 4}})
-    model = make_blueprint(experiment, (1, 8, 8), 10, torch.device("cpu")).model
+    model = make_blueprint(experiment, SampleSpec((1, 8, 8), 10), torch.device("cpu")).model
     before = model.read()
-    training_flops(model, (1, 8, 8))
+    training_flops(model, SampleSpec((1, 8, 8), 10))
     after = model.read()
     assert after.parameters.tobytes() == before.parameters.tobytes()
     assert after.buffers.tobytes() == before.buffers.tobytes()

@@ -11,6 +11,7 @@ from sklearn.datasets import load_digits
 from torch import Tensor
 
 from spatl_ray.config import Model, Training
+from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.coupling import channel_groups
 from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import PREDICTOR, SplitModel, build_model
@@ -31,7 +32,7 @@ def split_model(
     """A network by its name; one of own_models if there is one."""
     full = f"own_models:{name}" if name in vars(own_models) else name
     config = Model(name=full, predictor=predictor, options=options)
-    return build_model(config, shape, classes, seed, dtype)
+    return build_model(config, SampleSpec(shape, classes), seed, dtype)
 
 
 def flatten(
@@ -42,7 +43,7 @@ def flatten(
 ) -> FlatModel:
     """The network over flat vectors; the predictor is local, or `shared` like the encoder."""
     dtype = next(split.module.parameters()).dtype
-    groups, member = channel_groups(split, shape, dtype)
+    groups, member = channel_groups(split, SampleSpec(shape, 10), dtype)
     layout = make_layout(split, groups, member, lambda part: shared or part != PREDICTOR, buffers)
     return FlatModel(split, layout, torch.device("cpu"))
 

@@ -57,8 +57,7 @@ def everything(experiment: Experiment) -> dict[str, Any]:
         load_file(folder / "models" / f"run_id={run_id}" / "server.safetensors")
     )
     data = federate(load_dataset(experiment.data, experiment.seed), experiment)
-    shape, classes = data.dataset.shape, data.dataset.classes
-    blueprint = make_blueprint(experiment, shape, classes, torch.device("cpu"))
+    blueprint = make_blueprint(experiment, data.dataset.spec, torch.device("cpu"))
     initial = blueprint.algorithm.start_client(blueprint.initial)
     store = StateStore(state_folder(experiment), initial)
     for client, last in committed(experiment).items():

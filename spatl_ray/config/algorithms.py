@@ -1,0 +1,159 @@
+"""The algorithms and their settings."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Discriminator, Tag, model_validator
+
+from spatl_ray.config.base import Fraction, NonNegative, Own, Positive, Strict, one_of, tag
+
+
+class FedAvg(Strict):
+    """FedAvg: McMahan et al., AISTATS 2017."""
+
+    name: Literal["fedavg"] = "fedavg"
+    server_lr: Positive = 1.0
+
+
+class FedProx(Strict):
+    """FedProx: Li et al., MLSys 2020; `mu` weighs the proximal term (mu/2)||y - x||^2."""
+
+    name: Literal["fedprox"] = "fedprox"
+    mu: NonNegative = 0.01
+    server_lr: Positive = 1.0
+
+
+class FedNova(Strict):
+    """FedNova: Wang et al., NeurIPS 2020."""
+
+    name: Literal["fednova"] = "fednova"
+    server_lr: Positive = 1.0
+
+
+class FedPer(Strict):
+    """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together."""
+
+    name: Literal["fedper"] = "fedper"
+    server_lr: Positive = 1.0
+
+
+class LocalOnly(Strict):
+    """Each client trains alone: no byte travels."""
+
+    name: Literal["local_only"] = "local_only"
+
+
+class Control(Strict):
+    """Gradient control by control variates (Karimireddy et al., ICML 2020, option II).
+
+    Attributes:
+        rate: b in c_i+ = c_i + b (c_i(new) - c_i).
+        strength: s, which multiplies the correction c - c_i; below 1 the variate must be sent.
+        variate: the server derives the variates' change from the update, or it is sent.
+    """
+
+    rate: Fraction = 1.0
+    strength: Fraction = 1.0
+    variate: Literal["derived", "sent"] = "derived"
+
+    @model_validator(mode="after")
+    def _derivable(self) -> Control:
+        if self.strength < 1 and self.variate == "derived":
+            raise ValueError(
+                f"strength must be 1 with variate=derived, got {self.strength:g}: derived, the "
+                "variates would grow by 1/strength and undo it; use variate=sent"
+            )
+        return self
+
+
+class Scaffold(Strict):
+    """SCAFFOLD: Karimireddy et al., ICML 2020."""
+
+    name: Literal["scaffold"] = "scaffold"
+    server_lr: Positive = 1.0
+    control: Control = Control()
+
+
+Criterion = Annotated[str, one_of("l1", "l2", "update")]
+
+
+class Inference(Strict):
+    """What is kept of the encoder for inference, apart from what travels."""
+
+    keep: Fraction = 0.5
+    criterion: Criterion = "l2"
+
+
+class Spatl(Strict):
+    """SPATL: Yu et al., SC22 (arXiv 2111.14345).
+
+    Attributes:
+        keep: share of the channels of each prunable encoder layer that travels.
+        keep_layers: own shares for layers by name, instead of `keep`.
+        criterion: salience of a channel: `l1` or `l2` norm of its weights, or L2 norm of its `update`;
+            `package.module:function` for an own one.
+        inference: what is kept for inference, if it is to be measured.
+        selection: whether salient channels are selected; off, the whole encoder travels.
+        transfer: whether the predictor is local; off, the whole model is shared.
+        control: whether control variates correct the gradient, and how; None turns them off.
+        denominator: a position's sum is divided by the weights of its `senders`, or of the `cohort`.
+        error_feedback: what is not sent is kept and added to the client's next update.
+        server_lr: factor on the aggregated update.
+    """
+
+    name: Literal["spatl"] = "spatl"
+    keep: Fraction = 0.5
+    keep_layers: dict[str, Fraction] = {}
+    criterion: Criterion = "update"
+    inference: Inference | None = None
+    selection: bool = True
+    transfer: bool = True
+    control: Control | None = Control()
+    denominator: Literal["senders", "cohort"] = "senders"
+    error_feedback: bool = False
+    server_lr: Positive = 1.0
+
+    @model_validator(mode="after")
+    def _feedback(self) -> Spatl:
+        if not self.error_feedback:
+            return self
+        if self.denominator == "senders":
+            raise ValueError(
+                "denominator must be cohort with error_feedback, got 'senders': it would deliver "
+                "the residual of several rounds at full weight"
+            )
+        if self.control is not None and self.control.variate == "derived":
+            raise ValueError(
+                "control.variate must be sent with error_feedback, got 'derived': an update that "
+                "carries a residual is not one round's movement"
+            )
+        return self
+
+
+class OwnAlgorithm(Own):
+    """An own algorithm by dotted name; its `options` are handed to the class."""
+
+
+BUILT_IN = {
+    "fedavg": FedAvg,
+    "fedprox": FedProx,
+    "fednova": FedNova,
+    "scaffold": Scaffold,
+    "spatl": Spatl,
+    "fedper": FedPer,
+    "local_only": LocalOnly,
+}
+
+
+Algorithm = Annotated[
+    Annotated[FedAvg, Tag("fedavg")]
+    | Annotated[FedProx, Tag("fedprox")]
+    | Annotated[FedNova, Tag("fednova")]
+    | Annotated[Scaffold, Tag("scaffold")]
+    | Annotated[Spatl, Tag("spatl")]
+    | Annotated[FedPer, Tag("fedper")]
+    | Annotated[LocalOnly, Tag("local_only")]
+    | Annotated[OwnAlgorithm, Tag("own")],
+    Discriminator(tag),
+]

@@ -1,0 +1,52 @@
+"""What all config models share."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+
+from spatl_ray.plugins import is_dotted
+
+Fraction = Annotated[float, Field(gt=0, le=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Count = Annotated[int, Field(ge=1)]
+ValueType = Literal["float32", "float16", "bfloat16", "float64"]
+
+
+class Strict(BaseModel):
+    """Base of all config models: frozen, no unknown keys, no silent conversions of text."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+
+
+class Own(Strict):
+    """An own kind of a section, by dotted name.
+
+    Attributes:
+        name: `package.module:Name`.
+        options: handed to it.
+    """
+
+    name: str
+    options: dict[str, Any] = {}
+
+
+def tag(value: Any) -> str:
+    """Which kind of a section `value` is: its `name`, or "own" for a dotted one."""
+    name = value.get("name") if isinstance(value, dict) else getattr(value, "name", None)
+    return "own" if is_dotted(name) else str(name)
+
+
+def one_of(*known: str) -> AfterValidator:
+    """Lets a text be one of `known`, or `package.module:Name`."""
+
+    def check(value: str) -> str:
+        if value not in known and not is_dotted(value):
+            names = ", ".join(known)
+            raise ValueError(f"must be one of {names}, or package.module:Name, got {value!r}")
+        return value
+
+    return AfterValidator(check)

@@ -1,0 +1,56 @@
+"""What runs an experiment, and where its results go."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import field_validator
+
+from spatl_ray.config.base import Count, NonNegative, Strict, one_of
+
+
+class Engine(Strict):
+    """What runs the clients.
+
+    Attributes:
+        backend: `ray`, or `serial` (one process, no Ray: the reference).
+        workers: number of ClientActors; None takes one a CPU core (or as many as the GPUs hold).
+        num_cpus: CPUs a ClientActor reserves.
+        num_gpus: GPUs a ClientActor reserves; a fraction shares one.
+        device: to train on; `auto` is cuda if num_gpus is over 0, else cpu.
+        allow_mixed: let workers of different CPU capability or software run together, which gives
+            up bit-identical results.
+        address: of a running Ray cluster, or None to start Ray on this machine.
+    """
+
+    backend: Literal["ray", "serial"] = "ray"
+    workers: Count | None = None
+    num_cpus: NonNegative = 1.0
+    num_gpus: NonNegative = 0.0
+    device: Literal["auto", "cpu", "cuda"] = "auto"
+    allow_mixed: bool = False
+    address: str | None = None
+
+
+Logger = Annotated[str, one_of("tensorboard")]
+
+
+class Results(Strict):
+    """Where the tables go.
+
+    Attributes:
+        folder: one folder an experiment; several runs share it.
+        overwrite: replace a run of the same id that is already there.
+        loggers: what else is told of the run: `tensorboard`, `package.module:Name` of an own one.
+        flush_seconds: rows are written with the first round that ends this long after the last write.
+    """
+
+    folder: str = "results"
+    overwrite: bool = False
+    loggers: tuple[Logger, ...] = ()
+    flush_seconds: NonNegative = 10.0
+
+    @field_validator("loggers", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value

@@ -1,0 +1,136 @@
+"""Which model, and how it is trained, sent, combined and evaluated."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+from pydantic import Field, field_validator, model_validator
+
+from spatl_ray.config.base import Count, Fraction, NonNegative, Positive, Strict, ValueType, one_of
+
+
+class Model(Strict):
+    """Which network, and where it is cut into encoder and predictor.
+
+    Attributes:
+        name: a built-in one (`spatl list` names them), `torchvision.NAME` for a classifier of
+            torchvision, or `package.module:factory` for an own one.
+        predictor: names of the submodules that form the predictor; None takes the model's own rule.
+        options: keyword arguments of the model, e.g. {"width": 8}.
+    """
+
+    name: str = "resnet20"
+    predictor: tuple[str, ...] | None = None
+    options: dict[str, Any] = {}
+
+    @field_validator("predictor", mode="before")
+    @classmethod
+    def _from_list(cls, value: Any) -> Any:
+        return tuple(value) if isinstance(value, list) else value
+
+
+class Augment(Strict):
+    """Random changes of training images, drawn anew for each sample and step.
+
+    Attributes:
+        crop: pixels of reflection added at each edge before a random crop of the original size.
+        flip: mirror left and right with probability 1/2.
+        cutout: side of a square, at a random place, that is set to 0 (DeVries, Taylor, 2017).
+    """
+
+    crop: Annotated[int, Field(ge=0)] = 0
+    flip: bool = False
+    cutout: Annotated[int, Field(ge=0)] = 0
+
+
+class Training(Strict):
+    """Local training: stochastic gradient descent on one client.
+
+    Attributes:
+        epochs: passes over the client's training samples a round; not with `steps`.
+        steps: local steps a round, instead of epochs.
+        batch_size: samples a step; the last batch of an epoch may be smaller.
+        drop_last: leave such a smaller batch out, unless it is the only one.
+        lr: learning rate of round 0.
+        schedule: of the learning rate over rounds: constant, cosine (to 0 at the last round) or
+            exponential (times `decay` a round).
+        decay: factor of the exponential schedule.
+        momentum: heavy-ball momentum; it starts at 0 in each round.
+        weight_decay: added to the gradient as weight_decay * parameter.
+        clip_norm: L2 bound on a step's gradient, or None.
+        buffers: floating-point buffers (batch norm's running statistics) are averaged or local.
+        dtype: of parameters and arithmetic; float64 is for tests.
+        loss: `cross_entropy`, or `package.module:function` of (outputs, labels) for an own one.
+        augment: random changes of training images, or None.
+    """
+
+    epochs: Count | None = None
+    steps: Count | None = None
+    batch_size: Count = 64
+    drop_last: bool = False
+    lr: Positive = 0.02
+    schedule: Literal["constant", "cosine", "exponential"] = "constant"
+    decay: Fraction = 1.0
+    momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
+    weight_decay: NonNegative = 0.0
+    clip_norm: Positive | None = None
+    buffers: Literal["average", "local"] = "average"
+    dtype: Literal["float32", "float64"] = "float32"
+    loss: Annotated[str, one_of("cross_entropy")] = "cross_entropy"
+    augment: Augment | None = None
+
+    @model_validator(mode="after")
+    def _one_length(self) -> Training:
+        if self.epochs is not None and self.steps is not None:
+            raise ValueError("epochs and steps exclude each other: give one of them")
+        if self.epochs is None and self.steps is None:
+            object.__setattr__(self, "epochs", 1)
+        return self
+
+
+class Aggregation(Strict):
+    """How the updates of a round become one.
+
+    Attributes:
+        rule: `mean` is summed where the clients run; `median` (coordinate-wise) needs every update.
+        clip_norm: an update with a larger L2 norm is scaled down to it ("clipped"), or None.
+    """
+
+    rule: Literal["mean", "median"] = "mean"
+    clip_norm: Positive | None = None
+
+
+class Wire(Strict):
+    """Value types on the wire; a cast to fewer bits is part of the algorithm, what follows is lossless.
+
+    Attributes:
+        uplink: of updates; None takes the training's dtype.
+        downlink: of broadcasts; None takes the training's dtype.
+
+    Buffers always travel in the training's dtype: rounded movements of a running variance can add up
+    to a negative one.
+    """
+
+    uplink: ValueType | None = None
+    downlink: ValueType | None = None
+
+
+class Evaluation(Strict):
+    """When, on whom and on how much is evaluated.
+
+    Attributes:
+        every: evaluate after every this many rounds, and after the last one.
+        panel: number of clients of the fixed, seeded panel.
+        global_samples: size of the fixed, seeded sample of the global test set, or None for all.
+        untrained: clients that never trained are evaluated as they are (`initial`), after fitting
+            only their predictor (`transfer`), or not at all (`skip`).
+        transfer_epochs: local epochs of `transfer`.
+        batch_size: samples a forward pass.
+    """
+
+    every: Count = 1
+    panel: Count = 100
+    global_samples: Count | None = 2000
+    untrained: Literal["initial", "transfer", "skip"] = "initial"
+    transfer_epochs: Count = 1
+    batch_size: Count = 500
