@@ -11,7 +11,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
-import torch
 
 from spatl_ray.errors import ConfigError
 
@@ -48,12 +47,23 @@ def generator(seed: int, stream: str, round_: int = ANY, client: int = ANY) -> n
 
 @contextmanager
 def torch_seeded(seed: int, stream: str, round_: int = ANY, client: int = ANY) -> Iterator[None]:
-    """Seed torch's global generator for what takes no other (module initialisation, dropout).
+    """Seed torch's global generators for what takes no other (module initialisation, dropout).
 
     The generators of the CPU and of every initialised CUDA device are restored on leaving.
     """
-    devices = list(range(torch.cuda.device_count())) if torch.cuda.is_initialized() else []
-    with torch.random.fork_rng(devices=devices):
-        word = _sequence(seed, stream, round_, client).generate_state(1, np.uint64)[0]
-        torch.manual_seed(int(word >> np.uint64(1)))
+    # Here, not at the top: without it, NumPy's generators are there at once (for `spatl list`).
+    import torch
+
+    # Not torch.manual_seed: before CUDA is initialised it keeps a formatted stack for each call.
+    generators = [torch.default_generator]
+    if torch.cuda.is_initialized():
+        generators += torch.cuda.default_generators
+    states = [generator.get_state() for generator in generators]
+    word = _sequence(seed, stream, round_, client).generate_state(1, np.uint64)[0]
+    try:
+        for generator in generators:
+            generator.manual_seed(int(word >> np.uint64(1)))
         yield
+    finally:
+        for generator, state in zip(generators, states, strict=True):
+            generator.set_state(state)
