@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import data_files
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatl_ray.config import Data
+from spatl_ray.data import datasets
 from spatl_ray.data.datasets import BUILT_IN, Dataset, load_dataset
 from spatl_ray.errors import ConfigError, DataError
 
@@ -60,10 +64,64 @@ def test_an_unknown_name_gets_the_nearest_one() -> None:
         load_dataset(Data(name="fashion-mnist"), seed=0)
 
 
-def test_options_of_a_built_in_data_set_are_refused() -> None:
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_options_that_a_built_in_data_set_does_not_have_are_refused(name: str) -> None:
+    for options in ({"colour": 3}, {"root": "elsewhere"}):
+        rule = rf"data\.options must fit the arguments of {name}, got .*{next(iter(options))}"
+        with pytest.raises(ConfigError, match=rule):
+            load_dataset(Data(name=name, options=options), seed=0)
+
+
+def test_the_built_in_data_sets() -> None:
+    assert list(BUILT_IN) == [
+        "digits", "fashion_mnist", "mnist", "emnist", "cifar10", "cifar100", "svhn",
+        "femnist", "shakespeare", "fcube", "synthetic_images", "images", "parquet",
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", BUILT_IN)
+def test_a_built_in_data_set_has_a_summary_and_defaults(name: str) -> None:
+    """`spatl list` shows the summary; without options a name alone must do."""
+    summary = (inspect.getdoc(BUILT_IN[name]) or "").partition("\n")[0]
+    assert summary.endswith(".")
+    assert len(summary) < 100
+    first, *options = inspect.signature(BUILT_IN[name]).parameters.values()
+    assert first.name == "root"
+    assert all(option.default is not option.empty for option in (first, *options))
+
+
+def test_modules_of_data_import_nothing_slow_at_their_top() -> None:
+    """`spatl list` imports them: what takes long is imported where it is needed."""
+    folder = Path(datasets.__file__).parent
+    known = {*sys.stdlib_module_names, "numpy", "spatl_ray"}
+    for path in folder.rglob("*.py"):
+        for node in ast.parse(path.read_text()).body:
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            names += [node.module or ""] if isinstance(node, ast.ImportFrom) else []
+            assert {name.partition(".")[0] for name in names} <= known, path
+
+
+def test_every_built_in_data_set_loads_small_files(tmp_path: Path) -> None:
+    """What the writers of true formats make is what the loaders read."""
+    writers: dict[str, Callable[[Path], Path]] = {
+        "fashion_mnist": data_files.write_idx,
+        "mnist": data_files.write_idx,
+        "emnist": lambda folder: data_files.write_emnist(folder, "balanced", 47),
+        "cifar10": data_files.write_cifar10,
+        "cifar100": data_files.write_cifar100,
+        "svhn": data_files.write_svhn,
+        "femnist": data_files.write_leaf_femnist,
+        "shakespeare": data_files.write_leaf_shakespeare,
+        "images": data_files.write_image_folder,
+        "parquet": data_files.write_parquet,
+    }
     for name in BUILT_IN:
-        with pytest.raises(ConfigError, match=r"data\.options must be empty"):
-            load_dataset(Data(name=name, options={"size": 3}), seed=0)
+        root = str(writers[name](tmp_path / name)) if name in writers else None
+        loaded = load_dataset(Data(name=name, root=root, samples=16), seed=0)
+        assert loaded.name == name
+        assert len(loaded.train_y) == 16
+        assert loaded.train_x.flags.c_contiguous
+        assert (loaded.groups is not None) == (name in ("femnist", "shakespeare"))
 
 
 @pytest.fixture

@@ -1,22 +1,19 @@
-"""IDX files: the round trip, every kind of damage, and the order of the places."""
+"""IDX files: the round trip, and every kind of damage."""
 
 from __future__ import annotations
 
 import gzip
-import os
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
+from data_files import write_array, write_idx
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from spatl_ray.data import idx
 from spatl_ray.errors import DataError
-
-Write = Callable[..., Path]
 
 FIXTURE_KEEPS_NO_STATE = settings(
     deadline=None, max_examples=40, suppress_health_check=[HealthCheck.function_scoped_fixture]
@@ -28,10 +25,8 @@ FIXTURE_KEEPS_NO_STATE = settings(
     array=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=1, max_dims=3, min_side=0, max_side=5)),
     suffix=st.sampled_from(["", ".gz"]),
 )
-def test_reads_what_was_written(
-    tmp_path: Path, write_idx: Write, array: idx.Bytes, suffix: str
-) -> None:
-    path = write_idx(tmp_path / f"array{suffix}", array)
+def test_reads_what_was_written(tmp_path: Path, array: idx.Bytes, suffix: str) -> None:
+    path = write_array(tmp_path / f"array{suffix}", array)
     read = idx.read_idx(path, array.ndim)
     assert read.shape == array.shape
     assert np.array_equal(read, array)
@@ -39,9 +34,9 @@ def test_reads_what_was_written(
 
 @FIXTURE_KEEPS_NO_STATE
 @given(cut=st.integers(0, 27))
-def test_every_truncation_is_an_error(tmp_path: Path, write_idx: Write, cut: int) -> None:
+def test_every_truncation_is_an_error(tmp_path: Path, cut: int) -> None:
     """The file has 16 bytes of header and 2 * 2 * 3 = 12 bytes of content: 28."""
-    path = write_idx(tmp_path / "images", np.zeros((2, 2, 3), np.uint8))
+    path = write_array(tmp_path / "images", np.zeros((2, 2, 3), np.uint8))
     path.write_bytes(path.read_bytes()[:cut])
     with pytest.raises(DataError, match=r"images: (magic|header|must hold)"):
         idx.read_idx(path, 3)
@@ -49,10 +44,8 @@ def test_every_truncation_is_an_error(tmp_path: Path, write_idx: Write, cut: int
 
 @FIXTURE_KEEPS_NO_STATE
 @given(cut=st.integers(1, 30))
-def test_every_truncation_of_a_compressed_file_is_an_error(
-    tmp_path: Path, write_idx: Write, cut: int
-) -> None:
-    path = write_idx(tmp_path / "images.gz", np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
+def test_every_truncation_of_a_compressed_file_is_an_error(tmp_path: Path, cut: int) -> None:
+    path = write_array(tmp_path / "images.gz", np.arange(12, dtype=np.uint8).reshape(2, 2, 3))
     path.write_bytes(path.read_bytes()[:-cut])
     with pytest.raises(DataError, match=r"images\.gz: must be readable"):
         idx.read_idx(path, 3)
@@ -99,71 +92,30 @@ def test_a_corrupt_or_missing_file_is_an_error(tmp_path: Path) -> None:
         idx.read_idx(path, 1)
 
 
-def test_images_of_another_size_are_an_error(
-    tmp_path: Path, write_idx: Write, write_fashion: Write
-) -> None:
-    write_fashion(tmp_path)
-    write_idx(tmp_path / "train-images-idx3-ubyte", np.zeros((30, 28, 27), np.uint8))
+def test_images_of_another_size_are_an_error(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    write_array(tmp_path / "train-images-idx3-ubyte", np.zeros((30, 28, 27), np.uint8))
     with pytest.raises(DataError, match="images must be 28x28 pixels, got 28x27"):
         idx.read_pair(tmp_path, "train", side=28, classes=10)
 
 
-def test_counts_that_differ_are_an_error(
-    tmp_path: Path, write_idx: Write, write_fashion: Write
-) -> None:
-    write_fashion(tmp_path)
-    write_idx(tmp_path / "train-labels-idx1-ubyte", np.zeros(29, np.uint8))
+def test_counts_that_differ_are_an_error(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    write_array(tmp_path / "train-labels-idx1-ubyte", np.zeros(29, np.uint8))
     with pytest.raises(DataError, match=r"train-labels.*as many labels as.*30, got 29"):
         idx.read_pair(tmp_path, "train", side=28, classes=10)
 
 
-def test_a_label_out_of_range_is_an_error(
-    tmp_path: Path, write_idx: Write, write_fashion: Write
-) -> None:
-    write_fashion(tmp_path)
-    write_idx(tmp_path / "t10k-labels-idx1-ubyte", np.full(12, 10, np.uint8))
+def test_a_label_out_of_range_is_an_error(tmp_path: Path) -> None:
+    write_idx(tmp_path)
+    write_array(tmp_path / "t10k-labels-idx1-ubyte", np.full(12, 10, np.uint8))
     with pytest.raises(DataError, match=r"t10k-labels.*labels must be in \[0, 10\), got 10"):
         idx.read_pair(tmp_path, "t10k", side=28, classes=10)
 
 
-def test_an_explicit_root_is_the_only_place(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATL_DATA", "elsewhere")
-    root = Path("mine")
-    assert idx.search_places("mine") == (root, root / "fashion-mnist", root / "FashionMNIST/raw")
-
-
-def test_places_come_in_the_documented_order(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("SPATL_DATA", "own")
-    roots = [
-        place for place in idx.search_places(None) if place.name not in ("raw", "fashion-mnist")
-    ]
-    assert roots == [Path("own"), Path("data")]
-    assert idx.search_places(None)[-1] == idx.SYSTEM_FOLDER
-    monkeypatch.delenv("SPATL_DATA")
-    assert idx.search_places(None)[0] == Path("data")
-
-
-@pytest.mark.parametrize("lacking", idx.FILES)
-def test_a_folder_that_lacks_a_file_is_passed_over(
-    tmp_path: Path, write_fashion: Write, lacking: str
-) -> None:
-    partial, whole = write_fashion(tmp_path / "a", ".gz"), write_fashion(tmp_path / "b")
-    os.remove(partial / f"{lacking}.gz")
-    assert idx.find([tmp_path / "none", partial, whole]) == whole
-    assert idx.find([partial]) is None
-    assert f"{partial}: lacks {lacking}\n" in str(idx.not_found([partial]))
-
-
-def test_not_found_lists_every_place_and_the_cures(tmp_path: Path) -> None:
-    places = [tmp_path, tmp_path / "none"]
-    message = str(idx.not_found(places, also="the download failed"))
-    for part in (
-        f"{tmp_path}: lacks train-images-idx3-ubyte, train-labels-idx1-ubyte, t10k-images",
-        f"{tmp_path / 'none'}: no such folder",
-        "the download failed",
-        "apt install dataset-fashion-mnist",
-        "download=True",
-        "data.root=",
-        "SPATL_DATA",
-    ):
-        assert part in message
+def test_labels_may_begin_with_another_number(tmp_path: Path) -> None:
+    write_idx(tmp_path, classes=3, first=1)
+    labels = idx.read_pair(tmp_path, "train", side=28, classes=3, first=1)[1]
+    assert sorted(set(labels.tolist())) == [0, 1, 2]
+    with pytest.raises(DataError, match=r"train-labels.*labels must be in \[2, 5\), got 1"):
+        idx.read_pair(tmp_path, "train", side=28, classes=3, first=2)

@@ -1,0 +1,79 @@
+"""Data sets of a user's own arrays: common types are cast, everything else is refused."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+import spatl_ray
+from spatl_ray.data.datasets import Dataset
+from spatl_ray.errors import DataError
+
+X, Y = np.arange(12.0).reshape(6, 2), np.array([0, 1, 2, 0, 1, 2])
+
+
+def made(**changes: Any) -> Dataset:
+    arrays = {"train_x": X, "train_y": Y, "test_x": X[:3], "test_y": Y[:3]}
+    return Dataset.from_arrays("own", **(arrays | changes))
+
+
+@given(
+    x_type=st.sampled_from(["f2", "f4", "f8", "u1", "i2", "i8"]),
+    y_type=st.sampled_from(["u1", "i1", "i4", "i8", "u8"]),
+)
+def test_any_common_type_gives_the_same_data_set(x_type: str, y_type: str) -> None:
+    cast = made(
+        train_x=X.astype(x_type), train_y=Y.astype(y_type), test_x=X[:3], groups=Y.astype(y_type)
+    )
+    assert cast.train_x.dtype == np.float32
+    assert cast.train_y.dtype == np.int64
+    assert cast.classes == 3
+    assert cast.fingerprint == made(groups=Y).fingerprint
+
+
+def test_it_is_what_the_constructor_makes_of_cast_arrays() -> None:
+    x, y = X.astype(np.float32), Y.astype(np.int64)
+    plain = spatl_ray.Dataset("own", x, y, x[:3], y[:3], classes=3)
+    assert made().fingerprint == plain.fingerprint
+    assert made(train_x=X.tolist(), train_y=Y.tolist()).fingerprint == plain.fingerprint
+    assert made(train_x=torch.tensor(X), train_y=torch.tensor(Y)).fingerprint == plain.fingerprint
+
+
+def test_classes_are_inferred_from_both_parts_or_given() -> None:
+    assert made(test_y=np.array([0, 1, 5])).classes == 6
+    assert made(classes=10).classes == 10
+    with pytest.raises(DataError, match=r"'own': train_y must be in \[0, 2\), got 2"):
+        made(classes=2)
+
+
+def test_tokens_stay_integers() -> None:
+    tokens = np.array([[0, 3], [1, 2]], np.int16)
+    own = Dataset.from_arrays("own", tokens, [0, 1], tokens, [0, 1], vocabulary=4)
+    assert own.train_x.dtype == np.int64
+    assert own.spec.vocabulary == 4
+    with pytest.raises(DataError, match="'own': train_x must hold integers, got float64"):
+        made(vocabulary=100)
+
+
+@pytest.mark.parametrize(
+    ("changes", "rule"),
+    [
+        ({"train_y": Y * 1.0}, "train_y must hold integers, got float64"),
+        ({"train_y": Y > 1}, "train_y must hold integers, got bool"),
+        ({"groups": list("aabbcc")}, "groups must hold integers, got <U1"),
+        ({"test_x": X[:3] * 1j}, "test_x must hold real numbers, got complex128"),
+        ({"train_x": np.array([{}] * 6)}, "train_x must hold real numbers, got object"),
+        ({"train_x": X * 1e300}, "train_x must be finite"),
+        ({"train_y": -Y}, r"train_y must be in \[0, 3\), got -2"),
+        ({"train_y": Y[:0]}, r"train_y must have shape \(6,\)"),
+        ({"train_x": X[:0], "train_y": Y[:0]}, "train_x must have shape .* n >= 1"),
+    ],
+)
+def test_arrays_that_break_a_rule_are_refused(changes: dict[str, Any], rule: str) -> None:
+    with pytest.raises(DataError, match=f"data set 'own': {rule}"):
+        made(**changes)

@@ -1,0 +1,94 @@
+"""The restricted unpickler: arrays and plain values as they were, and nothing that runs."""
+
+from __future__ import annotations
+
+import os
+import pickle
+import shutil
+from contextlib import suppress
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from data_files import python2_pickle
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+
+from spatl_ray.data.unpickle import unpickle
+from spatl_ray.errors import DataError
+
+plain = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.text() | st.binary(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text(), inner),
+    max_leaves=8,
+)
+
+
+@given(value=plain, protocol=st.sampled_from([3, 4, 5]))
+def test_plain_values_are_read(value: Any, protocol: int) -> None:
+    assert unpickle(pickle.dumps(value, protocol), "file") == value
+
+
+@given(array=hnp.arrays(np.uint8, hnp.array_shapes(min_dims=2, max_dims=2, max_side=5)))
+def test_arrays_of_python_2_and_numpy_1_are_read(array: np.ndarray[Any, Any]) -> None:
+    read = unpickle(python2_pickle({"data": array, "labels": [1, 2]}), "file")
+    assert read["labels"] == [1, 2]
+    assert read["data"].dtype == np.uint8
+    assert np.array_equal(read["data"], array)
+
+
+def test_the_writers_form_is_what_pickle_reads() -> None:
+    """The tests' own writer of Python 2's form is checked by the standard library."""
+    array = np.arange(600, dtype=np.uint8).reshape(2, 300)
+    read = pickle.loads(python2_pickle({"data": array}), encoding="latin1")
+    assert np.array_equal(read["data"], array)
+
+
+def test_arrays_of_this_numpy_are_read() -> None:
+    array = np.arange(6.0).reshape(2, 3)
+    assert np.array_equal(unpickle(pickle.dumps(array, 3), "file"), array)
+
+
+class Runs:
+    """Unpickled in the ordinary way, it makes a folder."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+
+    def __reduce__(self) -> tuple[Any, tuple[str]]:
+        return os.mkdir, (str(self.folder),)
+
+
+def test_what_would_run_is_refused(tmp_path: Path) -> None:
+    folder = tmp_path / "made"
+    content = pickle.dumps({"data": Runs(folder)})
+    pickle.loads(content)
+    assert folder.is_dir()
+    folder.rmdir()
+    rule = r"batch: must be a pickle of plain values and arrays, .*names \w+\.mkdir, which is not"
+    with pytest.raises(DataError, match=rule):
+        unpickle(content, "batch")
+    assert not folder.exists()
+
+
+@pytest.mark.parametrize("value", [shutil.rmtree, eval, Path("x"), np.load, getattr])
+def test_other_names_are_refused(value: object) -> None:
+    with pytest.raises(DataError, match="not allowed"):
+        unpickle(pickle.dumps(value), "batch")
+
+
+@given(cut=st.integers(0, 10**6))
+def test_every_truncation_is_an_error(cut: int) -> None:
+    content = python2_pickle({"data": np.zeros((2, 8), np.uint8), "labels": [0, 1]})
+    with pytest.raises(DataError, match="batch: must be a pickle of plain values and arrays"):
+        unpickle(content[: cut % len(content)], "batch")
+
+
+@given(place=st.integers(0, 10**6), value=st.integers(0, 255))
+def test_a_damaged_byte_is_read_or_refused(place: int, value: int) -> None:
+    content = bytearray(python2_pickle({"data": np.zeros((2, 8), np.uint8), "labels": [0, 1]}))
+    content[place % len(content)] = value
+    with suppress(DataError):  # Any other exception, and anything that runs, fails the test.
+        unpickle(bytes(content), "batch")
