@@ -1,36 +1,59 @@
-"""The command `spatl`: run, validate and list experiments."""
+"""The command `spatl`: run, validate, look into and list experiments."""
 
 from __future__ import annotations
 
 import argparse
 import inspect
 import os
+import re
 import sys
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import metadata
-from typing import Any
+from itertools import chain, count
+from pathlib import Path
 
 import yaml
+from pydantic import BaseModel
+from pydantic.fields import FieldInfo
 
-from spatl_ray.config import BUILT_IN, Experiment
+from spatl_ray.config import Devices, Experiment
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.experiments import load_experiment, presets
-from spatl_ray.fields import kinds
+from spatl_ray.fields import OWN, kinds
 
 OK, FAILED, INTERRUPTED = 0, 2, 130
 """Exit statuses; 130 is what a shell gives for Ctrl-C."""
 
+# Written down, not read from the loaders and networks: those bring torch, which takes seconds.
 DATA_SETS = {
     "digits": "1,797 grey images of 8 x 8 pixels, 10 classes; embedded in scikit-learn",
-    "fashion_mnist": "70,000 grey images of 28 x 28 pixels, 10 classes; files or a download",
+    "fashion_mnist": "70,000 grey images of clothes, 28 x 28 pixels, 10 classes",
+    "mnist": "70,000 grey images of digits, 28 x 28 pixels, 10 classes",
+    "emnist": "grey images of digits and letters, 28 x 28 pixels, 10 to 62 classes",
+    "cifar10": "60,000 colour images of 32 x 32 pixels, 10 classes",
+    "cifar100": "60,000 colour images of 32 x 32 pixels, 100 classes or 20 coarse ones",
+    "svhn": "99,289 colour images of house numbers, 32 x 32 pixels, 10 classes",
+    "femnist": "digits and letters by writer, 28 x 28 pixels, 62 classes; LEAF's files",
+    "shakespeare": "the next of 80 characters of a play, by speaker; LEAF's files",
+    "fcube": "points of a cube, 2 classes, for partition fcube; drawn",
+    "synthetic_images": "noisy patterns of any shape and number of classes; drawn",
+    "images": "a folder of images, one folder a class: data.root",
+    "parquet": "a table with a row a sample: data.root",
 }
 MODELS = {
     "mlp": "multilayer perceptron",
     "lenet": "LeNet: two convolutions and three linear layers",
-    "resnet20": "ResNet-20; option width: channels of its first stage",
+    "cnn": "FedAvg's network: two convolutions and two linear layers",
+    "resnet20": "residual network of 20 layers for small images",
+    "resnet32": "residual network of 32 layers for small images",
+    "resnet56": "residual network of 56 layers for small images",
+    "vgg11": "VGG-11 for small images: eight convolutions and three linear layers",
+    "char_lstm": "recurrent network for characters",
+    "torchvision.NAME": "a classifier of torchvision, such as torchvision.mobilenet_v3_small",
 }
-OWN = "package.module:Name"
+LOGGERS = {"tensorboard": "event files for TensorBoard"}
+DOTTED = "package.module:Name"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -39,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     Args:
         argv: the arguments, or None for those of the process.
     """
-    arguments = _parser().parse_args(argv)
+    arguments = _parsed(argv)
     try:
         status: int = arguments.command(arguments)
         return status
@@ -53,6 +76,18 @@ def main(argv: Sequence[str] | None = None) -> int:
         # The reader, such as `head`, has seen enough; the interpreter's last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+
+
+def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
+    """The arguments; overrides may stand behind options too, which argparse alone refuses."""
+    parser = _parser()
+    arguments, rest = parser.parse_known_args(argv)
+    strange = [text for text in rest if text.startswith("-") or "overrides" not in arguments]
+    if strange:
+        parser.error(f"unrecognized arguments: {' '.join(strange)}")
+    if rest:
+        arguments.overrides = [*arguments.overrides, *rest]
+    return arguments
 
 
 def _say(error: SpatlError, with_traceback: bool) -> None:
@@ -73,7 +108,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
     progress = Progress()
     try:
-        summary = run(experiment, observers=(progress,))
+        summary = run(experiment, callbacks=(progress,))
     finally:
         progress.close()
     print(f"results of run {summary.run_id} are in {summary.folder}")
@@ -109,25 +144,68 @@ def _length(experiment: Experiment) -> str:
     return f"{training.epochs} local epochs"
 
 
+def _partition(arguments: argparse.Namespace) -> int:
+    experiment = load_experiment(arguments.source, arguments.overrides)
+    _find_own_modules()
+    from spatl_ray.data.datasets import load_dataset
+    from spatl_ray.data.federated import federate
+    from spatl_ray.data.heterogeneity import held_counts
+    from spatl_ray.data.picture import check_picture, save_picture
+    from spatl_ray.data.report import FEW, figures_text, holdings_text, partition_text
+
+    if not arguments.no_picture:
+        check_picture(arguments.picture or Path("partition.png"))
+    dataset = load_dataset(experiment.data, experiment.seed)
+    counts = held_counts(federate(dataset, experiment))
+    title = f"{dataset.name}, {partition_text(experiment.partition)}"
+    clients, held = f"{len(counts):,} clients", f"{counts.sum():,} of {len(dataset.train_y):,}"
+    print(f"{title}, seed {experiment.seed}: {clients}, {held} training samples\n")
+    print(figures_text(counts))
+    if len(counts) <= FEW:
+        print(f"\n{holdings_text(counts)}")
+    if not arguments.no_picture:
+        path = arguments.picture or _free_name(dataset.name, experiment)
+        save_picture(counts, title, path)
+        print(f"\npicture: {path}")
+    return OK
+
+
+def _free_name(dataset: str, experiment: Experiment) -> Path:
+    """partition-DATA SET-PARTITION-CLIENTS.png in the current folder, numbered if that is taken."""
+    partition = experiment.partition.name.rpartition(":")[2]
+    stem = re.sub(r"[^\w.-]+", "_", f"partition-{dataset}-{partition}-{experiment.clients}")
+    numbered = (Path(f"{stem}-{number}.png") for number in count(2))
+    return next(path for path in chain([Path(f"{stem}.png")], numbered) if not path.exists())
+
+
 def _list(arguments: argparse.Namespace) -> int:
-    partitions = kinds(Experiment.model_fields["partition"])
-    _section("algorithms", _summaries(BUILT_IN), OWN)
-    _section("data sets", DATA_SETS, OWN)
-    _section("models", MODELS, OWN)
-    _section("partitions", _summaries(partitions))
+    fields = Experiment.model_fields
+    _section("algorithms", *_kinds(fields["algorithm"]))
+    _section("data sets", DATA_SETS, has_own=True)
+    _section("models", MODELS, has_own=True)
+    _section("partitions", *_kinds(fields["partition"]))
+    _section("samplers", *_kinds(fields["sampler"]))
+    _section("availability", *_kinds(fields["availability"]))
+    _section("draws of devices' figures", *_kinds(Devices.model_fields["compute"]))
+    _section("loggers", LOGGERS, has_own=True)
     _section("presets", presets())
     return OK
 
 
-def _summaries(classes: Mapping[str, type[Any]]) -> dict[str, str]:
-    """Each class's first line of documentation."""
-    return {
-        name: (inspect.getdoc(class_) or "").partition("\n")[0] for name, class_ in classes.items()
-    }
+def _kinds(field: FieldInfo) -> tuple[dict[str, str], bool]:
+    """What a section's name can be, with its summary, and whether it can be an own one."""
+    members = kinds(field)
+    has_own = members.pop(OWN, None) is not None
+    return {name: _summary(member) for name, member in members.items()}, has_own
 
 
-def _section(heading: str, lines: Mapping[str, str], own: str | None = None) -> None:
-    entries = {**lines, own: "an own one, by dotted name"} if own else lines
+def _summary(class_: type[BaseModel]) -> str:
+    """The first line of the documentation."""
+    return (inspect.getdoc(class_) or "").partition("\n")[0]
+
+
+def _section(heading: str, lines: Mapping[str, str], has_own: bool = False) -> None:
+    entries = {**lines, DOTTED: "an own one, by dotted name"} if has_own else lines
     print(f"{heading}:")
     for name, text in entries.items():
         print(f"  {name:<20} {text}")
@@ -153,10 +231,21 @@ def _parser() -> argparse.ArgumentParser:
     named.add_argument(
         "overrides", metavar="key=value", nargs="*", help="e.g. algorithm.keep=0.3, partition=iid"
     )
+    picture = argparse.ArgumentParser(add_help=False, parents=[named])
+    choice = picture.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--picture",
+        metavar="PATH",
+        type=Path,
+        help="where to save the picture, over what is there; by default "
+        "partition-DATASET-PARTITION-CLIENTS.png here, numbered if that is taken",
+    )
+    choice.add_argument("--no-picture", action="store_true", help="print the figures only")
     for name, command, parent, text in (
         ("run", _run, named, "run an experiment"),
         ("validate", _validate, named, "check an experiment and show all of it"),
-        ("list", _list, common, "show algorithms, data sets, models, partitions and presets"),
+        ("partition", _partition, picture, "show who holds which samples"),
+        ("list", _list, common, "show what an experiment can name: algorithms, data sets, presets"),
     ):
         added = commands.add_parser(name, parents=[parent], help=text, description=text)
         added.set_defaults(command=command)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -12,9 +13,13 @@ from pathlib import Path
 import pyarrow.dataset as parquet
 import pytest
 
-from spatl_ray.cli import main
-from spatl_ray.config import BUILT_IN
+from spatl_ray.cli import DATA_SETS, DOTTED, LOGGERS, MODELS, main
+from spatl_ray.config import BUILT_IN, Experiment
+from spatl_ray.data.datasets import BUILT_IN as DATA_SETS_THERE_ARE
 from spatl_ray.experiments import load_experiment, presets
+from spatl_ray.fields import kinds
+from spatl_ray.loggers.registry import LOGGERS as LOGGERS_THERE_ARE
+from spatl_ray.models.split import MODELS as MODELS_THERE_ARE
 
 SMALL = ("model=mlp", "engine.backend=serial", "clients=4", "sample_ratio=0.5")
 ROOT = Path(__file__).parents[1]
@@ -59,9 +64,34 @@ def test_list_names_everything_there_is(capsys: Capture) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     entries = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line[0] == " "}
-    names = {*BUILT_IN, *presets(), "digits", "fashion_mnist", "mlp", "lenet", "resnet20"}
-    assert names | {"iid", "dirichlet", "classes"} <= set(entries)
+    sections = [kinds(Experiment.model_fields[n]) for n in ("partition", "sampler", "availability")]
+    names = {
+        *BUILT_IN,
+        *presets(),
+        *DATA_SETS,
+        *MODELS,
+        *LOGGERS,
+        "constant",
+        "package.module:Name",
+    }
+    assert names.union(*sections) - {"own"} <= set(entries)
+    assert "own" not in entries
     assert all(len(text) > 5 for text in entries.values())
+
+
+def test_list_knows_the_data_sets_models_and_loggers_there_are() -> None:
+    """Their texts are written down beside the command, which must not import what they name."""
+    assert list(DATA_SETS) == list(DATA_SETS_THERE_ARE)
+    assert list(MODELS) == [*MODELS_THERE_ARE, "torchvision.NAME"]
+    assert list(LOGGERS) == list(LOGGERS_THERE_ARE)
+
+
+def test_list_says_where_an_own_one_can_stand(capsys: Capture) -> None:
+    main(["list"])
+    sections = re.split(r"^(\S.*):$", capsys.readouterr().out, flags=re.MULTILINE)[1:]
+    own = {h for h, text in zip(sections[::2], sections[1::2], strict=True) if DOTTED in text}
+    assert own == {"algorithms", "data sets", "models", "partitions", "samplers", "loggers"}
+    assert {*sections[::2]} - own == {"availability", "draws of devices' figures", "presets"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"], ["run"], ["validate"]])

@@ -10,7 +10,8 @@ import numpy as np
 
 from spatl_ray import config, seeding
 from spatl_ray.data.datasets import Dataset, digest
-from spatl_ray.data.partition import Integers, Partition, Transform, make_partition
+from spatl_ray.data.dealing import Integers, Partition, Transform
+from spatl_ray.data.partition import make_partition
 from spatl_ray.errors import DataError
 
 SplitName = Literal["train", "validation", "test"]
@@ -53,8 +54,16 @@ class FederatedData:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of a SHA-256 over the data set's fingerprint, `order` and `bounds`."""
-        return digest(self.dataset.fingerprint, self.order, self.bounds)
+        """Sixteen hex digits of a SHA-256 over the data set's, `order`, `bounds` and `transform`'s."""
+        transform = [] if self.transform is None else [_fingerprint(self.transform)]
+        return digest(self.dataset.fingerprint, self.order, self.bounds, *transform)
+
+
+def _fingerprint(transform: Transform) -> str:
+    """What a transform says of itself, else where it is defined."""
+    named = transform if hasattr(transform, "__qualname__") else type(transform)
+    place = f"{named.__module__}:{named.__qualname__}"
+    return f"{place} {getattr(transform, 'fingerprint', '')}"
 
 
 def federate(dataset: Dataset, experiment: config.Experiment) -> FederatedData:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import pickle
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -11,9 +12,20 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatl_ray.config import Classes, Data, Dirichlet, Experiment, Iid, Split
+from spatl_ray.config import (
+    Classes,
+    Data,
+    Dirichlet,
+    Experiment,
+    FeatureNoise,
+    Iid,
+    Mixed,
+    Quantity,
+    Shards,
+    Split,
+)
 from spatl_ray.data.datasets import Dataset
-from spatl_ray.data.federated import SPLITS, FederatedData, federate
+from spatl_ray.data.federated import SPLITS, FederatedData, SplitName, federate
 from spatl_ray.errors import ConfigError, DataError
 
 
@@ -75,7 +87,19 @@ def test_everything_can_be_training() -> None:
     assert not federated.sizes("test").any()
 
 
-@pytest.mark.parametrize("partition", [Iid(), Dirichlet(min_size=2), Classes(k=2)])
+@pytest.mark.parametrize(
+    "partition",
+    [
+        Iid(),
+        Dirichlet(min_size=2),
+        Classes(k=2),
+        Quantity(min_size=2),
+        Mixed(beta=5.0),
+        Shards(k=2),
+        FeatureNoise(),
+    ],
+    ids=lambda spec: spec.name,
+)
 def test_clients_keep_what_the_partition_gave_them(partition: Any) -> None:
     """The split shuffles inside clients only, whatever its fractions."""
     thirds = Data(split=Split(train=0.4, validation=0.3, test=0.3))
@@ -108,10 +132,55 @@ def test_the_fingerprint_covers_data_order_and_bounds() -> None:
     assert len({base.fingerprint, *(other.fingerprint for other in changed)}) == 4
 
 
-def test_it_survives_pickling() -> None:
-    federated = dealt()
+def seen(federated: FederatedData, client: int, split: SplitName) -> dict[int, bytes]:
+    """What a client sees of each of its samples in a split."""
+    assert federated.transform is not None
+    indices = federated.indices(client, split)
+    features = federated.transform(client, indices, federated.dataset.train_x[indices])
+    return {i: row.tobytes() for i, row in zip(indices.tolist(), features, strict=True)}
+
+
+def test_what_clients_see_does_not_depend_on_the_split() -> None:
+    """The noise goes with the sample, wherever the split puts it."""
+    halves = Data(split=Split(train=0.5, validation=0.25, test=0.25))
+    spec = FeatureNoise(s=1.0)
+    for client in range(10):
+        first, second = (
+            {
+                sample: row
+                for split in SPLITS
+                for sample, row in seen(federated, client, split).items()
+            }
+            for federated in (dealt(partition=spec), dealt(partition=spec, data=halves))
+        )
+        assert len(first) == 20
+        assert first == second
+
+
+def first_half(client: int, indices: np.ndarray, features: np.ndarray) -> np.ndarray:
+    return features / 2
+
+
+def test_the_fingerprint_covers_what_clients_see() -> None:
+    """An own transform counts by its name; its options are part of the experiment's hash."""
+    noisy = dealt(partition=FeatureNoise(s=1.0))
+    changed = [
+        dealt(partition=FeatureNoise(s=2.0)),
+        replace(noisy, transform=None),
+        replace(noisy, transform=first_half),
+        replace(noisy, transform=partial(first_half)),
+    ]
+    assert len({noisy.fingerprint, *(other.fingerprint for other in changed)}) == 5
+    assert dealt(partition=FeatureNoise(s=1.0)).fingerprint == noisy.fingerprint
+
+
+@pytest.mark.parametrize("partition", [Iid(), FeatureNoise()], ids=lambda spec: spec.name)
+def test_it_survives_pickling(partition: Any) -> None:
+    federated = dealt(partition=partition)
     again = pickle.loads(pickle.dumps(federated))
     assert again.fingerprint == federated.fingerprint
+    if federated.transform is not None:
+        assert seen(again, 9, "train") == seen(federated, 9, "train")
 
 
 @pytest.mark.parametrize("client", [-1, 10])

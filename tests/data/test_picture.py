@@ -1,0 +1,111 @@
+"""The picture of who holds what: what it shows, and where it is written."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from matplotlib.image import imread
+
+from spatl_ray.data.picture import check_picture, draw, save_picture
+from spatl_ray.errors import ConfigError, ResultsError
+
+
+def counts(clients: int, classes: int = 10, seed: int = 0) -> np.ndarray:
+    drawn = np.random.default_rng(seed).integers(0, 50, (clients, classes))
+    drawn[:, 0] += 1
+    return drawn
+
+
+def panels(table: np.ndarray, title: str = "digits, iid"):
+    figure = draw(table, title)
+    left, right, _ = figure.axes
+    return figure, left, right
+
+
+def test_few_clients_have_a_row_and_a_bar_each() -> None:
+    table = counts(8, 5)
+    figure, left, right = panels(table)
+    assert figure.get_suptitle() == "digits, iid: 8 clients"
+    shares = left.images[0].get_array()
+    assert np.allclose(shares, table / table.sum(axis=1, keepdims=True))
+    assert [bar.get_width() for bar in right.patches] == table.sum(axis=1).tolist()
+    bars = [bar.get_y() + bar.get_height() / 2 for bar in right.patches]
+    assert np.allclose(bars, np.arange(8))
+    assert left.get_ylim() == right.get_ylim() == (7.5, -0.5)
+    assert (left.get_xlabel(), left.get_ylabel()) == ("class", "client")
+    assert right.get_xlabel() == "samples"
+
+
+def test_few_cells_show_their_samples() -> None:
+    table = np.array([[3, 0], [0, 4_000]])
+    _, left, _ = panels(table)
+    written = {(*map(int, text.get_position()),): text.get_text() for text in left.texts}
+    assert written == {(0, 0): "3", (1, 1): "4000"}
+
+
+@pytest.mark.parametrize("table", [counts(13), counts(5, 13), 1_000_000 * counts(3, 3)])
+def test_cells_too_small_for_their_numbers_show_none(table: np.ndarray) -> None:
+    assert not panels(table)[1].texts
+
+
+def test_many_clients_are_shown_by_100_of_them_and_all_sizes() -> None:
+    """One class each, so that the shown ones are sorted, and each class's share of the rows is right."""
+    owner = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1000, 500, 300, 200]))
+    table = np.zeros((2000, 4), np.int64)
+    table[np.arange(2000), owner] = 1 + np.arange(2000) % 7
+    figure, left, right = panels(table)
+    assert figure.get_suptitle() == "digits, iid: 2,000 clients (100 shown)"
+    assert left.get_ylabel() == "100 of the clients, by largest class"
+    shares = np.asarray(left.images[0].get_array())
+    assert shares.shape == (100, 4)
+    shown = shares.argmax(axis=1)
+    assert (np.diff(shown) >= 0).all()
+    assert np.abs(np.bincount(shown) - [50, 25, 15, 10]).max() <= 1
+    sizes = right.lines[0].get_ydata()
+    assert np.array_equal(np.sort(sizes), np.sort(table.sum(axis=1)))
+    assert (np.diff(sizes) <= 0).all()
+    assert right.get_ylabel() == "samples"
+    assert right.get_xlabel() == "clients, from the largest to the smallest"
+
+
+def test_colours_mean_the_same_in_all_pictures() -> None:
+    for table in (counts(3), np.eye(3, dtype=np.int64)):
+        _, left, _ = panels(table)
+        assert left.images[0].get_clim() == (0, 1)
+
+
+def test_one_client_is_drawn() -> None:
+    assert panels(counts(1))[0].get_suptitle() == "digits, iid: 1 client"
+
+
+@pytest.mark.parametrize("clients", [1, 10, 101])
+def test_it_is_written_and_has_something_on_it(clients: int, tmp_path: Path) -> None:
+    path = tmp_path / "new folder" / "who.png"
+    save_picture(counts(clients), "digits, " + "a very long partition " * 20, path)
+    image = imread(path)
+    assert image.shape[1] == 1200
+    assert 0.05 < (image[..., :3].min(axis=2) < 0.9).mean() < 0.9
+
+
+def test_an_ending_that_cannot_be_written_is_refused() -> None:
+    with pytest.raises(
+        ConfigError, match=r"--picture must end in one of .*\.pdf.*, got 'who\.doc'"
+    ):
+        check_picture(Path("who.doc"))
+
+
+def test_a_place_that_cannot_be_written_is_an_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ResultsError, match=r"the picture .*who\.png cannot be written"):
+        save_picture(counts(2), "digits", tmp_path / "file" / "who.png")
+
+
+def test_without_matplotlib_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in [name for name in sys.modules if name.partition(".")[0] == "matplotlib"]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ConfigError, match=r"pip install 'spatl_ray\[analysis\]'"):
+        check_picture(Path("who.png"))
