@@ -62,8 +62,10 @@ def channel_groups(
     """The encoder's prunable layers, and the group of each tensor that a channel mask covers.
 
     A convolution or linear layer of the encoder is one group, unless its weight is another layer's
-    (tied) or computed (weight norm). A leaf module that takes its output directly and holds one
-    value a channel (batch, group or layer norm) follows it, buffers included.
+    (tied) or computed (weight norm). So is each layer and direction of a recurrent network, e.g.
+    `encoder.lstm.l0`, with one channel a row of its gates. Embeddings have no group. A leaf module
+    that takes a layer's output directly and holds one value a channel (batch, group or layer norm)
+    follows it, buffers included.
 
     Returns:
         The groups in the module's order, and tensor name -> index of its group.
@@ -74,23 +76,39 @@ def channel_groups(
     groups: list[ChannelGroup] = []
     member: dict[str, int] = {}
     offset = 0
-    for name, module in modules.items():
-        if not isinstance(module, PRUNABLE) or split.part_of(name) != ENCODER:
-            continue
-        if f"{name}.weight" not in named:
-            continue
-        channels = module.weight.shape[0]
-        index = len(groups)
-        groups.append(ChannelGroup(name, channels, offset))
-        offset += channels
-        rows = [t for t, tensor in _own(module) if tensor.shape[:1] == (channels,)]
-        member.update({f"{name}.{t}": index for t in rows})
-        behind = [f for f, layer in followers.items() if layer == name]
-        for follower in (f for f in behind if split.part_of(f) == ENCODER):
-            tensors = _own(modules[follower])
-            if all(tensor.shape == (channels,) for _, tensor in tensors):
-                member.update({f"{follower}.{t}": index for t, _ in tensors})
+    for name in (name for name in modules if split.part_of(name) == ENCODER):
+        for layer, rows in _layers(name, modules[name]).items():
+            if not all(f"{name}.{t}" in named for t in rows if t.startswith("weight")):
+                continue
+            channels = getattr(modules[name], rows[0]).shape[0]
+            member.update({f"{name}.{t}": len(groups) for t in rows})
+            behind = [f for f, made_by in followers.items() if made_by == layer]
+            for follower in (f for f in behind if split.part_of(f) == ENCODER):
+                tensors = _own(modules[follower])
+                if all(tensor.shape == (channels,) for _, tensor in tensors):
+                    member.update({f"{follower}.{t}": len(groups) for t, _ in tensors})
+            groups.append(ChannelGroup(layer, channels, offset))
+            offset += channels
     return tuple(groups), member
+
+
+def _layers(name: str, module: nn.Module) -> dict[str, list[str]]:
+    """The prunable layers of a module by name, each with its tensors of one row a channel, weight first."""
+    if isinstance(module, nn.RNNBase):
+        return _recurrent_layers(name, module)
+    if not isinstance(module, PRUNABLE):
+        return {}
+    channels = module.weight.shape[0]
+    rows = [t for t, tensor in _own(module) if tensor.shape[:1] == (channels,)]
+    return {name: ["weight", *(t for t in rows if t != "weight")]}
+
+
+def _recurrent_layers(name: str, rnn: nn.RNNBase) -> dict[str, list[str]]:
+    """Each layer and direction: the rows (gates * hidden) of its input and hidden weights and biases."""
+    tensors = ("weight_ih", "weight_hh", "bias_ih", "bias_hh")[: 4 if rnn.bias else 2]
+    directions = ("", "_reverse")[: 2 if rnn.bidirectional else 1]
+    suffixes = [f"l{layer}{way}" for layer in range(rnn.num_layers) for way in directions]
+    return {f"{name}.{suffix}": [f"{t}_{suffix}" for t in tensors] for suffix in suffixes}
 
 
 def _identity(value: Any) -> tuple[int, int] | None:

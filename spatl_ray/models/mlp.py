@@ -8,11 +8,13 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from spatl_ray.errors import ModelError
+from spatl_ray.models.options import check_counts
 
 
 class MLP(nn.Module):
     """Linear-ReLU layers and a linear predictor; `hidden` may be empty (logistic regression).
+
+    Weights begin as PyTorch draws them.
 
     Args:
         shape: of one sample; it is flattened.
@@ -27,10 +29,8 @@ class MLP(nn.Module):
         self, shape: tuple[int, ...], classes: int, hidden: Sequence[int] = (64, 64)
     ) -> None:
         super().__init__()
-        if min(hidden, default=1) < 1:
-            raise ModelError(
-                f"model.options.hidden must be widths of at least 1, got {list(hidden)}"
-            )
+        for index, width in enumerate(hidden):
+            check_counts(**{f"hidden[{index}]": width})
         widths = [math.prod(shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):

@@ -2,24 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Literal
-
 from torch import Tensor, nn
 from torch.nn import functional
 
 from spatl_ray.errors import ModelError
-
-Norm = Literal["batch", "group", "none"]
-
-
-def _norm(kind: Norm, channels: int) -> nn.Module:
-    """A normalisation of `channels` channels; the group norm's groups are equal, of up to 8 channels."""
-    if kind == "batch":
-        return nn.BatchNorm2d(channels)
-    if kind == "group":
-        size = max(size for size in range(1, 9) if channels % size == 0)
-        return nn.GroupNorm(channels // size, channels)
-    return nn.Identity()
+from spatl_ray.models.norm import Norm, check_norm, normalisation
+from spatl_ray.models.options import check_counts, check_images, he_initialise
 
 
 class BasicBlock(nn.Module):
@@ -33,9 +21,9 @@ class BasicBlock(nn.Module):
         super().__init__()
         bias = norm == "none"
         self.conv1 = nn.Conv2d(inputs, outputs, 3, stride, 1, bias=bias)
-        self.norm1 = _norm(norm, outputs)
+        self.norm1 = normalisation(norm, outputs)
         self.conv2 = nn.Conv2d(outputs, outputs, 3, 1, 1, bias=bias)
-        self.norm2 = _norm(norm, outputs)
+        self.norm2 = normalisation(norm, outputs)
         self.stride = stride
         self.padding = outputs - inputs
 
@@ -52,7 +40,8 @@ class BasicBlock(nn.Module):
 class ResNet(nn.Module):
     """ResNet of depth 6n + 2: a 3x3 convolution, three stages of n blocks, pooling, one linear layer.
 
-    ResNet-20 has 269,722 parameters for 3x32x32 and ten classes. The linear layer is the predictor.
+    For 3x32x32 and ten classes ResNet-20 has 269,722 parameters, ResNet-32 464,154 and ResNet-56
+    853,018. The linear layer is the predictor. Weights begin after He et al.
 
     Args:
         shape: (channels, height, width).
@@ -60,6 +49,9 @@ class ResNet(nn.Module):
         depth: 20, 32, 44, 56, ...
         width: channels of the first stage; the stages have width, 2 width and 4 width.
         norm: batch, group or no normalisation.
+
+    Raises:
+        ModelError: samples or an option that do not fit.
     """
 
     def __init__(
@@ -71,16 +63,13 @@ class ResNet(nn.Module):
         norm: Norm = "batch",
     ) -> None:
         super().__init__()
-        if len(shape) != 3:
-            raise ModelError(f"resnet needs images as (channels, height, width), got shape {shape}")
+        check_images("resnet", shape)
+        check_counts(depth=depth, width=width)
+        check_norm(norm)
         if depth < 8 or (depth - 2) % 6:
             raise ModelError(f"model.options.depth must be 6n + 2 with n >= 1, got {depth}")
-        if width < 1:
-            raise ModelError(f"model.options.width must be at least 1, got {width}")
-        if norm not in ("batch", "group", "none"):
-            raise ModelError(f"model.options.norm must be batch, group or none, got {norm!r}")
         stem = nn.Conv2d(shape[0], width, 3, 1, 1, bias=norm == "none")
-        blocks: list[nn.Module] = [stem, _norm(norm, width), nn.ReLU()]
+        blocks: list[nn.Module] = [stem, normalisation(norm, width), nn.ReLU()]
         inputs = width
         for stage in range(3):
             for block in range((depth - 2) // 6):
@@ -89,15 +78,7 @@ class ResNet(nn.Module):
                 inputs = outputs
         self.encoder = nn.Sequential(*blocks)
         self.predictor = nn.Linear(inputs, classes)
-        self._initialise()
-
-    def _initialise(self) -> None:
-        """He initialisation, as in the original."""
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d | nn.Linear):
-                nn.init.kaiming_normal_(module.weight)
-                if module.bias is not None:
-                    nn.init.zeros_(module.bias)
+        he_initialise(self)
 
     def forward(self, x: Tensor) -> Tensor:
         """Logits of shape (batch, classes)."""
@@ -108,3 +89,13 @@ class ResNet(nn.Module):
 def resnet20(shape: tuple[int, ...], classes: int, width: int = 16, norm: Norm = "batch") -> ResNet:
     """ResNet-20; see `ResNet`."""
     return ResNet(shape, classes, 20, width, norm)
+
+
+def resnet32(shape: tuple[int, ...], classes: int, width: int = 16, norm: Norm = "batch") -> ResNet:
+    """ResNet-32; see `ResNet`."""
+    return ResNet(shape, classes, 32, width, norm)
+
+
+def resnet56(shape: tuple[int, ...], classes: int, width: int = 16, norm: Norm = "batch") -> ResNet:
+    """ResNet-56; see `ResNet`."""
+    return ResNet(shape, classes, 56, width, norm)

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,9 +14,13 @@ from spatl_ray import faults, plugins, seeding
 from spatl_ray.config import Model
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.errors import ConfigError, ModelError, SpatlError
+from spatl_ray.models import vision
+from spatl_ray.models.cnn import CNN
 from spatl_ray.models.lenet import LeNet
 from spatl_ray.models.mlp import MLP
-from spatl_ray.models.resnet import resnet20
+from spatl_ray.models.recurrent import CharLSTM
+from spatl_ray.models.resnet import resnet20, resnet32, resnet56
+from spatl_ray.models.vgg import VGG11
 
 ENCODER = "encoder"
 PREDICTOR = "predictor"
@@ -22,7 +28,12 @@ PREDICTOR = "predictor"
 MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "mlp": MLP,
     "lenet": LeNet,
+    "cnn": CNN,
     "resnet20": resnet20,
+    "resnet32": resnet32,
+    "resnet56": resnet56,
+    "vgg11": VGG11,
+    "char_lstm": CharLSTM,
 }
 
 
@@ -47,16 +58,21 @@ class SplitModel:
 
 
 def model_factory(name: str) -> Callable[..., nn.Module]:
-    """What builds the module: (shape, classes, **options) -> nn.Module."""
+    """What builds the module: (shape, classes, **options) -> nn.Module.
+
+    A factory that takes `vocabulary` is given the data's, if the data are token ids.
+    """
     if name in MODELS:
         return MODELS[name]
     if plugins.is_dotted(name):
         return plugins.load(name, "model.name")
+    if name.startswith(vision.PREFIX):
+        return vision.torchvision_model(name)
     near = faults.nearest(name, MODELS)
     hint = f"; did you mean {near!r}?" if near else ""
     known = ", ".join(MODELS)
     raise ConfigError(
-        f"model.name must be one of {known} or package.module:Name, got {name!r}{hint}"
+        f"model.name must be one of {known}, {vision.PREFIX}NAME or package.module:Name, got {name!r}{hint}"
     )
 
 
@@ -107,7 +123,7 @@ def build_model(config: Model, spec: SampleSpec, seed: int, dtype: torch.dtype) 
 def _made(factory: Callable[..., nn.Module], config: Model, spec: SampleSpec) -> nn.Module:
     """The module that the factory gives for these options."""
     try:
-        module = factory(spec.shape, spec.classes, **config.options)
+        module = factory(spec.shape, spec.classes, **_with_vocabulary(factory, config, spec))
     except SpatlError:
         raise
     except TypeError as error:
@@ -123,6 +139,21 @@ def _made(factory: Callable[..., nn.Module], config: Model, spec: SampleSpec) ->
             f"a {type(module).__name__}"
         )
     return module
+
+
+def _with_vocabulary(
+    factory: Callable[..., nn.Module], config: Model, spec: SampleSpec
+) -> dict[str, Any]:
+    """The options, and the data's vocabulary for a factory that takes `vocabulary`."""
+    options = dict(config.options)
+    if spec.vocabulary is None or "vocabulary" not in inspect.signature(factory).parameters:
+        return options
+    given = options.setdefault("vocabulary", spec.vocabulary)
+    if isinstance(given, int) and given < spec.vocabulary:
+        raise ModelError(
+            f"model.options.vocabulary must be at least the data's {spec.vocabulary}, got {given}"
+        )
+    return options
 
 
 def _check_parameters(split: SplitModel, config: Model) -> None:
@@ -153,8 +184,13 @@ def _check_output(split: SplitModel, spec: SampleSpec, dtype: torch.dtype) -> No
     try:
         with torch.no_grad():
             output = split.module(blank(spec, 2, dtype))
+    except SpatlError:
+        raise
     except Exception as error:
-        raise ModelError(f"the model cannot take samples of shape {spec.shape}: {error}") from error
+        kind = "" if spec.vocabulary is None else " (token ids)"
+        raise ModelError(
+            f"the model cannot take samples of shape {spec.shape}{kind}: {error}"
+        ) from error
     if not isinstance(output, torch.Tensor) or output.shape != (2, spec.classes):
         got = tuple(output.shape) if isinstance(output, torch.Tensor) else type(output).__name__
         raise ModelError(f"the model must give logits of shape (batch, {spec.classes}), got {got}")

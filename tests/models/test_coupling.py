@@ -25,7 +25,16 @@ NETWORKS: list[tuple[str, dict[str, Any]]] = [
     ("resnet20", {"width": 4}),
     ("resnet20", {"width": 4, "norm": "group"}),
     ("resnet20", {"width": 4, "norm": "none"}),
+    ("lenet", {"norm": "batch"}),
+    ("cnn", {"width": 4, "hidden": 8, "norm": "group"}),
+    ("vgg11", {"width": 2, "norm": "batch"}),
     ("Functional", {}),
+]
+RECURRENT: list[tuple[str, dict[str, Any]]] = [
+    ("Rows", {}),
+    ("Rows", {"kind": "GRU", "num_layers": 2}),
+    ("Rows", {"kind": "RNN", "bias": False}),
+    ("Rows", {"num_layers": 2, "bias": False}),
 ]
 
 
@@ -71,7 +80,7 @@ def test_a_group_is_a_layer_with_its_bias_and_the_norm_behind_it(
     assert covered(model.layout.buffers) == buffers
 
 
-@pytest.mark.parametrize(("name", "options"), NETWORKS)
+@pytest.mark.parametrize(("name", "options"), [*NETWORKS, *RECURRENT])
 def test_groups_lie_behind_each_other(name: str, options: dict[str, Any]) -> None:
     model = flatten(split_model(name, **options))
     space = model.layout.shared
@@ -81,6 +90,27 @@ def test_groups_lie_behind_each_other(name: str, options: dict[str, Any]) -> Non
     for segment in space.segments:
         if segment.group >= 0:
             assert segment.shape[0] == space.groups[segment.group].channels
+
+
+@pytest.mark.parametrize(("name", "options"), [*NETWORKS, *RECURRENT])
+@given(seed=st.integers(0, 2**32 - 1))
+@settings(deadline=None, max_examples=3)
+def test_a_mask_is_the_same_as_zeroing_the_rows_of_every_tensor(
+    name: str, options: dict[str, Any], seed: int
+) -> None:
+    model = flatten(split_model(name, **options))
+    space = model.layout.shared
+    bits = np.random.default_rng(seed).random(space.channels) < 0.5
+    vector = shaken(model, seed)
+    expected = masked(model, vector, bits, also_buffers=True)
+    model.load(vector)
+    tensors = {**dict(model.module.named_parameters()), **dict(model.module.named_buffers())}
+    for group, names in zip(space.groups, covered(model.layout.parameters).values(), strict=True):
+        dropped = torch.from_numpy(~bits[group.offset : group.offset + group.channels])
+        for tensor in names | covered(model.layout.buffers)[group.name]:
+            tensors[tensor].data[dropped] = 0
+    assert np.array_equal(model.read().parameters, expected.parameters)
+    assert np.array_equal(model.read().buffers, expected.buffers)
 
 
 def shaken(model: FlatModel, seed: int) -> ModelVector:

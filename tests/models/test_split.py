@@ -7,15 +7,27 @@ import torch
 from flat_models import split_model
 
 from spatl_ray.errors import ConfigError, ModelError, SpatlError
-from spatl_ray.models.split import ENCODER, PREDICTOR
+from spatl_ray.models.split import ENCODER, MODELS, PREDICTOR
 
 
-@pytest.mark.parametrize("name", ["mlp", "lenet", "resnet20", "Lazy", "Functional"])
-def test_a_seed_gives_the_same_bits_whatever_was_drawn_before(name: str) -> None:
-    first = split_model(name, seed=3).module.state_dict()
+@pytest.mark.parametrize(
+    ("name", "shape"),
+    [
+        *((name, (1, 16, 16)) for name in MODELS if name != "char_lstm"),
+        ("char_lstm", (5,)),
+        ("Lazy", (1, 16, 16)),
+        ("Functional", (1, 16, 16)),
+        ("torchvision.shufflenet_v2_x0_5", (1, 16, 16)),
+    ],
+)
+def test_a_seed_gives_the_same_bits_whatever_was_drawn_before(
+    name: str, shape: tuple[int, ...]
+) -> None:
+    ids = 10 if name == "char_lstm" else None
+    first = split_model(name, shape, seed=3, token_ids=ids).module.state_dict()
     torch.rand(5)
-    again = split_model(name, seed=3).module.state_dict()
-    other = split_model(name, seed=4).module.state_dict()
+    again = split_model(name, shape, seed=3, token_ids=ids).module.state_dict()
+    other = split_model(name, shape, seed=4, token_ids=ids).module.state_dict()
     assert all(torch.equal(first[k], again[k]) for k in first)
     assert not all(torch.equal(first[k], other[k]) for k in first)
 
@@ -62,7 +74,7 @@ def test_a_declaration_may_be_one_name() -> None:
     ("name", "error", "message"),
     [
         ("lenett", ConfigError, "got 'lenett'; did you mean 'lenet'"),
-        ("gpt", ConfigError, "model.name must be one of mlp, lenet, resnet20 or package"),
+        ("gpt", ConfigError, r"must be one of mlp, lenet, .*, torchvision.NAME or package"),
         ("own_models:Missing", ConfigError, "model.name must name .* got 'own_models:Missing'"),
         ("nowhere.at_all:Net", ConfigError, "model.name must name .* got 'nowhere.at_all:Net'"),
         ("own_models:math", ConfigError, "model.name must name a class or a function"),
@@ -87,6 +99,20 @@ def test_a_network_that_cannot_be_had(name: str, error: type[SpatlError], messag
 def test_samples_that_the_network_cannot_take() -> None:
     with pytest.raises(ModelError, match=r"cannot take samples of shape \(1, 2, 2\)"):
         split_model("Functional", (1, 2, 2))
+
+
+def test_a_factory_that_takes_the_vocabulary_is_given_that_of_the_data() -> None:
+    embedding = split_model("Words", (7,), token_ids=20).module.encoder
+    assert embedding.num_embeddings == 20
+    embedding = split_model("Words", (7,), token_ids=20, vocabulary=25).module.encoder
+    assert embedding.num_embeddings == 25
+    with pytest.raises(ModelError, match="vocabulary must be at least the data's 20, got 19"):
+        split_model("Words", (7,), token_ids=20, vocabulary=19)
+
+
+def test_a_network_of_real_features_cannot_take_token_ids() -> None:
+    with pytest.raises(ModelError, match=r"cannot take samples of shape \(7,\) \(token ids\)"):
+        split_model("mlp", (7,), token_ids=20)
 
 
 def test_options_reach_an_own_factory_or_are_refused() -> None:

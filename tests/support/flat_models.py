@@ -27,12 +27,13 @@ def split_model(
     dtype: torch.dtype = torch.float32,
     seed: int = 0,
     predictor: tuple[str, ...] | None = None,
+    token_ids: int | None = None,
     **options: Any,
 ) -> SplitModel:
-    """A network by its name; one of own_models if there is one."""
+    """A network by its name; one of own_models if there is one. `token_ids` is the data's vocabulary."""
     full = f"own_models:{name}" if name in vars(own_models) else name
     config = Model(name=full, predictor=predictor, options=options)
-    return build_model(config, SampleSpec(shape, classes), seed, dtype)
+    return build_model(config, SampleSpec(shape, classes, token_ids), seed, dtype)
 
 
 def flatten(
@@ -40,10 +41,11 @@ def flatten(
     shape: tuple[int, ...] = (1, 16, 16),
     shared: bool = False,
     buffers: Literal["average", "local"] = "average",
+    token_ids: int | None = None,
 ) -> FlatModel:
     """The network over flat vectors; the predictor is local, or `shared` like the encoder."""
     dtype = next(split.module.parameters()).dtype
-    groups, member = channel_groups(split, SampleSpec(shape, 10), dtype)
+    groups, member = channel_groups(split, SampleSpec(shape, 10, token_ids), dtype)
     layout = make_layout(split, groups, member, lambda part: shared or part != PREDICTOR, buffers)
     return FlatModel(split, layout, torch.device("cpu"))
 
@@ -56,6 +58,24 @@ def digits(
     images = (images[:samples] / 16 - 0.3).reshape(-1, 1, 8, 8)
     large = np.kron(images, np.ones((1, 1, side // 8, side // 8)))
     return torch.from_numpy(large).to(dtype), torch.from_numpy(labels[:samples])
+
+
+LENGTH, CHARACTERS = 6, 10
+"""Of the text samples: token ids each, and different ones."""
+
+
+def text_model(dtype: torch.dtype = torch.float32, **options: Any) -> FlatModel:
+    """A small char_lstm over flat vectors."""
+    split = split_model("char_lstm", (LENGTH,), CHARACTERS, dtype, token_ids=CHARACTERS, **options)
+    return flatten(split, (LENGTH,), token_ids=CHARACTERS)
+
+
+def text(samples: int) -> tuple[Tensor, Tensor]:
+    """The decimals of 1/7, 1/13, 1/17, ... cut into samples, and the digit behind each."""
+    digits_of = "".join(str(10**48 // n).zfill(48) for n in (7, 13, 17, 19, 23, 29))
+    ids = torch.tensor([int(character) for character in digits_of])
+    windows = ids.unfold(0, LENGTH + 1, 1)[:samples]
+    return windows[:, :-1], windows[:, -1]
 
 
 def order(seed: int = 0) -> np.random.Generator:

@@ -118,6 +118,56 @@ class Parametrised(Net):
         self.predictor = nn.Linear(6, classes)
 
 
+class Grouped(Net):
+    """A depthwise, a grouped and a transposed convolution."""
+
+    def __init__(self, shape: Shape, classes: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(
+            nn.Conv2d(shape[0], 8, 3, padding=1),
+            nn.Conv2d(8, 8, 3, stride=2, groups=8),
+            nn.Conv2d(8, 12, 1, groups=4),
+            nn.ConvTranspose2d(12, 6, 2, groups=2),
+        )
+        self.predictor = nn.Linear(6, classes)
+
+
+class Rows(nn.Module):
+    """An image read row by row, in both directions: a recurrent layer of any kind over real features."""
+
+    def __init__(self, shape: Shape, classes: int, kind: str = "LSTM", **options: Any) -> None:
+        super().__init__()
+        wide = math.prod(shape) // shape[-2]
+        self.encoder = getattr(nn, kind)(wide, 5, batch_first=True, bidirectional=True, **options)
+        self.predictor = nn.LazyLinear(classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        rows = x.transpose(1, 2).flatten(2)
+        logits: Tensor = self.predictor(self.encoder(rows)[0].mean(1))
+        return logits
+
+
+class ComputedGates(Rows):
+    """A recurrent layer of which one weight is computed."""
+
+    def __init__(self, shape: Shape, classes: int) -> None:
+        super().__init__(shape, classes, num_layers=2)
+        parametrizations.weight_norm(self.encoder, "weight_hh_l0")
+
+
+class Words(nn.Module):
+    """A mean of embeddings, for as many token ids as the data has."""
+
+    def __init__(self, shape: Shape, classes: int, vocabulary: int = 3) -> None:
+        super().__init__()
+        self.encoder = nn.EmbeddingBag(vocabulary, 4)
+        self.predictor = nn.Linear(4, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.predictor(self.encoder(x))
+        return logits
+
+
 class TiedInside(Net):
     """Two layers of the encoder with one weight, each with its own bias."""
 

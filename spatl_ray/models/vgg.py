@@ -1,0 +1,62 @@
+"""VGG-11 for small images (Simonyan, Zisserman, ICLR 2015, configuration A)."""
+
+from __future__ import annotations
+
+from torch import Tensor, nn
+
+from spatl_ray.models.norm import Norm, check_norm, convolution
+from spatl_ray.models.options import check_counts, check_images, he_initialise
+
+STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
+"""Channels of the convolutions before each pooling, in units of the first one's."""
+
+
+class VGG11(nn.Module):
+    """Eight 3x3 convolutions (64-128-256-256-512-512-512-512) in five stages, then 512-512-classes.
+
+    9,750,922 parameters for 3x32x32 and ten classes without normalisation, 9,220,480 of them in the
+    convolutions. These are the encoder; the three linear layers are the predictor. The head is
+    that for small images (512 units instead of 4096). Weights begin after He et al.
+
+    Each stage ends with 2x2 max pooling, which is left out where a side is 1: 32x32 is pooled five
+    times, 28x28 and 16x16 four times. What larger images leave is flattened.
+
+    Args:
+        shape: (channels, height, width).
+        classes: number of outputs.
+        width: channels of the first convolution; all hidden layers scale with it.
+        norm: batch, group or no normalisation behind each convolution.
+
+    Raises:
+        ModelError: samples or an option that do not fit.
+    """
+
+    def __init__(
+        self, shape: tuple[int, ...], classes: int, width: int = 64, norm: Norm = "none"
+    ) -> None:
+        super().__init__()
+        check_images("vgg11", shape)
+        check_counts(width=width)
+        check_norm(norm)
+        inputs, *sides = shape
+        layers: list[nn.Module] = []
+        for stage in STAGES:
+            for outputs in (width * units for units in stage):
+                layers += [*convolution(inputs, outputs, 3, norm, padding=1), nn.ReLU()]
+                inputs = outputs
+            if min(sides) > 1:
+                layers.append(nn.MaxPool2d(2))
+                sides = [side // 2 for side in sides]
+        self.encoder = nn.Sequential(*layers)
+        self.predictor = nn.Sequential(
+            nn.Flatten(),
+            nn.Linear(inputs * sides[0] * sides[1], inputs), nn.ReLU(),
+            nn.Linear(inputs, inputs), nn.ReLU(),
+            nn.Linear(inputs, classes),
+        )  # fmt: skip
+        he_initialise(self)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Logits of shape (batch, classes)."""
+        logits: Tensor = self.predictor(self.encoder(x))
+        return logits
