@@ -79,6 +79,8 @@ class ClientView:
         state: its committed state.
         validate: scores a model on its own validation split; None if that is empty.
         seed: the experiment's; `generator` draws from it.
+        budget_bytes_up: bytes that it may send in a round, or None.
+        budget_flops: share of the dense model's inference FLOPs that it can afford, or None.
     """
 
     client: int
@@ -89,6 +91,8 @@ class ClientView:
     state: ClientState
     validate: Callable[[ModelVector], Score | None]
     seed: int
+    budget_bytes_up: float | None = None
+    budget_flops: float | None = None
 
     def generator(self, stream: str) -> np.random.Generator:
         """Randomness of this client in this round; `stream` says what it is for."""

@@ -7,7 +7,8 @@ unexplained factor, and their change is derived from the update, so that it cost
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 
 import numpy as np
 
@@ -16,10 +17,12 @@ from spatl_ray.algorithms.base import BUFFERS, CONTROL, DELTA, ClientView, Propo
 from spatl_ray.algorithms.control import Controlled
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.split import PREDICTOR
-from spatl_ray.parameters import Array, Arrays, ModelVector
-from spatl_ray.selection.selector import Candidate, FixedRatio, Selection, Selector
+from spatl_ray.parameters import Array, Arrays, Bits, ModelVector
+from spatl_ray.selection.candidate import Candidate
+from spatl_ray.selection.selector import FixedRatio, Selection, Selector
 from spatl_ray.training.local import LocalResult
-from spatl_ray.update import WHOLE, ClientState, Mask, Update, channel_mask, keep
+from spatl_ray.update import WHOLE, ClientState, Mask, Parts, Update, channel_mask, keep
+from spatl_ray.wire.codec import encode
 
 RESIDUAL = "residual"
 SELECTED = "selected"
@@ -69,23 +72,46 @@ class Spatl(Controlled):
         (result,) = results
         moved = self.movement(view, result.end)
         update = moved + view.state[RESIDUAL] if self.options.error_feedback else moved
-        selection = self._select(view, result.end, update)
-        mask = WHOLE if selection is None else channel_mask(selection.travel)
-        parts = self.moved(view, result.end, mask)
-        parts.update(self.variate(view, moved, result.steps, mask))
+        parts_of = partial(self._parts, view, result, moved, update)
+        selection = self._select(view, result.end, update, parts_of)
+        parts = parts_of(WHOLE if selection is None else channel_mask(selection.travel))
         private = self.own(result.end)
         if self.options.error_feedback:
-            parts[DELTA] = keep(update, mask, self.layout.shared, self.setting.uplink)
             private[RESIDUAL] = update
         if selection is None:
             return Proposal(parts, private)
         private.update({**selection.state, SELECTED: selection.travel.astype(np.uint8)})
         return Proposal(parts, private, selection.inference)
 
-    def _select(self, view: ClientView, end: ModelVector, update: Array) -> Selection | None:
+    def _parts(
+        self, view: ClientView, result: LocalResult, moved: Array, update: Array, mask: Mask
+    ) -> Parts:
+        """What is sent with a mask.
+
+        Args:
+            moved: y - x of this round, shape (shared.size,).
+            update: the same, with the residual if it is fed back.
+        """
+        parts = self.moved(view, result.end, mask)
+        parts.update(self.variate(view, moved, result.steps, mask))
+        if self.options.error_feedback:
+            parts[DELTA] = keep(update, mask, self.layout.shared, self.setting.uplink)
+        return parts
+
+    def _select(
+        self,
+        view: ClientView,
+        end: ModelVector,
+        update: Array,
+        parts_of: Callable[[Mask], Parts],
+    ) -> Selection | None:
         """The selector's decision, or None if all channels travel."""
         if self.selector is None:
             return None
+
+        def bytes_of(travel: Bits) -> int:
+            return self._encoded_size(view, parts_of(channel_mask(travel)))
+
         candidate = Candidate(
             client=view.client,
             round=view.round,
@@ -95,8 +121,16 @@ class Spatl(Controlled):
             state=view.state,
             validate=view.validate,
             generator=view.generator("selection"),
+            budget_bytes=view.budget_bytes_up,
+            budget_flops=view.budget_flops,
+            bytes_of=bytes_of,
         )
         return self.selector.select(candidate)
+
+    def _encoded_size(self, view: ClientView, parts: Parts) -> int:
+        """Bytes of the client's update with these parts; those of its counts do not depend on them."""
+        update = Update(view.round, view.client, steps=0, samples=view.samples, parts=parts)
+        return len(encode(update, self.spaces(), self.remembered(view.state)))
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:
         """The channels of the client's last accepted update."""

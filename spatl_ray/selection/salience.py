@@ -7,7 +7,6 @@ from collections.abc import Mapping
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.config import Criterion
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Array, Bits, Space
 
@@ -17,7 +16,8 @@ Scores = npt.NDArray[np.float64]
 def channel_norms(space: Space, vector: Array, order: int) -> Scores:
     """The L1 or L2 norm of each output channel's weights, shape (space.channels,).
 
-    Only a layer's weight tensor counts, not its bias or the normalisation behind it.
+    Only a layer's weights count (of a recurrent layer the input's and the hidden state's), not its
+    biases or the normalisation behind it.
 
     Args:
         space: the vector's space.
@@ -25,27 +25,15 @@ def channel_norms(space: Space, vector: Array, order: int) -> Scores:
         order: 1 or 2.
     """
     scores = np.zeros(space.channels)
+    join = np.add if order == 1 else np.hypot
     for segment in space.segments:
         if segment.group < 0 or len(segment.shape) < 2:
             continue
         group = space.groups[segment.group]
         rows = vector[segment.span].reshape(group.channels, -1).astype(np.float64)
-        scores[group.offset : group.offset + group.channels] = np.linalg.norm(rows, order, axis=1)
+        own = scores[group.offset : group.offset + group.channels]
+        own[:] = join(own, np.linalg.norm(rows, order, axis=1))
     return scores
-
-
-def salience(space: Space, criterion: Criterion, weights: Array, update: Array) -> Scores:
-    """A score a channel; larger is more salient.
-
-    Args:
-        space: the encoder's space.
-        criterion: `l1` or `l2` norm of the weights, or `update`: L2 norm of their movement.
-        weights: shape (space.size,), after local training.
-        update: shape (space.size,), what would be sent densely.
-    """
-    if criterion == "update":
-        return channel_norms(space, update, 2)
-    return channel_norms(space, weights, 1 if criterion == "l1" else 2)
 
 
 def kept_channels(ratio: float, channels: int) -> int:

@@ -2,46 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
-import numpy as np
-
-from spatl_ray.config import Criterion, Inference
+from spatl_ray.config import Inference
 from spatl_ray.errors import ConfigError
-from spatl_ray.parameters import Array, Arrays, Bits, ModelVector, Space
-from spatl_ray.selection.salience import keep_most_salient, layer_ratios, salience
-from spatl_ray.training.evaluate import Score
+from spatl_ray.parameters import Arrays, Bits, Space
+from spatl_ray.selection.budget import largest_within
+from spatl_ray.selection.candidate import Candidate
+from spatl_ray.selection.criteria import make_criterion
+from spatl_ray.selection.salience import keep_most_salient, layer_ratios
 
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    """What a selector decides on: one client's encoder after local training.
-
-    Attributes:
-        client, round: whose decision, and when.
-        space: the shared parameters, with their channel groups.
-        model: the whole local model.
-        update: shape (space.size,), what would be sent densely.
-        state: the client's state; a selector's own arrays are in it.
-        validate: scores a model on the client's own validation split; None if that is empty.
-        generator: the only source of randomness of the decision.
-    """
-
-    client: int
-    round: int
-    space: Space
-    model: ModelVector
-    update: Array
-    state: Arrays
-    validate: Callable[[ModelVector], Score | None]
-    generator: np.random.Generator
-
-    @property
-    def weights(self) -> Array:
-        """The encoder's weights, shape (space.size,)."""
-        return self.model.parameters[: self.space.size]
+__all__ = ["Candidate", "FixedRatio", "Selection", "Selector"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -70,17 +43,26 @@ class Selector(Protocol):
 
 
 class FixedRatio:
-    """Keep a fixed share of each layer's channels, the most salient ones.
+    """Keep a fixed share of each layer's channels, the most salient ones, as far as they fit.
+
+    If the update of the shares would be more bytes than the client may send, all shares are scaled
+    down by one factor, to not less than one channel a layer.
+
+    What is kept for inference is `inference.keep` of each layer, or the client's share of the
+    dense encoder's FLOPs if that is less. A layer's FLOPs are in proportion to its own channels, and
+    fall further with those of the layer before; so the encoder then costs at most that share, up to
+    the rounding of channels, and not less than one a layer.
 
     Args:
         space: the shared parameters.
         keep: share of each layer's channels that travels.
         keep_layers: own shares by layer name.
-        criterion: salience of what travels.
+        criterion: salience of what travels: a name in CRITERIA, or a dotted one.
         inference: share and salience of what is kept for inference, or None.
 
     Raises:
-        ConfigError: the encoder has no prunable layer, or `keep_layers` names an unknown one.
+        ConfigError: the encoder has no prunable layer, `keep_layers` names an unknown one, or a
+            criterion cannot be loaded.
     """
 
     def __init__(
@@ -88,7 +70,7 @@ class FixedRatio:
         space: Space,
         keep: float,
         keep_layers: Mapping[str, float],
-        criterion: Criterion,
+        criterion: str,
         inference: Inference | None,
     ) -> None:
         if not space.groups:
@@ -97,23 +79,41 @@ class FixedRatio:
                 "layers, got true"
             )
         self._ratios = layer_ratios(space, keep, keep_layers)
-        self._criterion: Criterion = criterion
+        self._criterion = make_criterion(criterion, "algorithm.criterion")
         self._inference = inference
+        if inference is not None:
+            self._inference_criterion = make_criterion(
+                inference.criterion, "algorithm.inference.criterion"
+            )
 
     def start(self) -> Arrays:
         """Nothing: a fixed ratio learns nothing."""
         return {}
 
     def select(self, candidate: Candidate) -> Selection:
-        """The most salient channels of each layer."""
-        travel = self._bits(candidate, self._criterion, self._ratios)
-        if self._inference is None:
-            return Selection(travel)
-        ratios = dict.fromkeys(self._ratios, self._inference.keep)
-        return Selection(travel, self._bits(candidate, self._inference.criterion, ratios))
+        """The most salient channels of each layer.
 
-    def _bits(
-        self, candidate: Candidate, criterion: Criterion, ratios: Mapping[str, float]
-    ) -> Bits:
-        scores = salience(candidate.space, criterion, candidate.weights, candidate.update)
-        return keep_most_salient(candidate.space, scores, ratios)
+        Raises:
+            ConfigError: scores that cannot be ordered, or too few bytes for one channel a layer.
+        """
+        return Selection(self._travelling(candidate), self._kept_for_inference(candidate))
+
+    def _travelling(self, candidate: Candidate) -> Bits:
+        """What is sent."""
+        scores = self._criterion(candidate)
+
+        def kept(factor: float) -> Bits:
+            ratios = {name: factor * ratio for name, ratio in self._ratios.items()}
+            return keep_most_salient(candidate.space, scores, ratios)
+
+        return largest_within(candidate, self._ratios, kept)
+
+    def _kept_for_inference(self, candidate: Candidate) -> Bits | None:
+        """What is kept for inference, if that is asked."""
+        if self._inference is None:
+            return None
+        share = self._inference.keep
+        if candidate.budget_flops is not None:
+            share = min(share, candidate.budget_flops)
+        scores = self._inference_criterion(candidate)
+        return keep_most_salient(candidate.space, scores, dict.fromkeys(self._ratios, share))

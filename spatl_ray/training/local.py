@@ -7,20 +7,23 @@ a group of clients can be trained together.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from spatl_ray.config import Training
 from spatl_ray.errors import ConfigError, DataError
 from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import Array, ModelVector
+from spatl_ray.training.augment import augmented
+from spatl_ray.training.batches import Rows, draw_batches
+from spatl_ray.training.loss import Loss, load_loss
 
-Loss = Callable[[Tensor, Tensor], Tensor]
+ONE_SAMPLE = "more than 1 value per channel"
+"""What torch's batch norm says of a single sample, which has no variance."""
 
 
 @dataclass(frozen=True)
@@ -55,7 +58,7 @@ class LocalTask:
         mu: weight of the proximal term (mu/2) ||y - anchor||^2.
         anchor: its centre; needed if mu > 0.
         phases: what trains, one phase after the other.
-        loss: of (model output, labels), mean over the batch.
+        loss: of (model output, labels), mean over the batch; None takes the config's.
 
     Raises:
         ConfigError: mu without an anchor.
@@ -66,7 +69,7 @@ class LocalTask:
     mu: float = 0.0
     anchor: Array | None = None
     phases: tuple[Phase, ...] = (Phase(),)
-    loss: Loss = functional.cross_entropy
+    loss: Loss | None = None
 
     def __post_init__(self) -> None:
         if self.mu and self.anchor is None:
@@ -115,11 +118,15 @@ class Trainer:
     Args:
         model: the module that every client of this process trains in.
         training: batch size, momentum and so on.
+
+    Raises:
+        ConfigError: a loss that cannot be loaded.
     """
 
     def __init__(self, model: FlatModel, training: Training) -> None:
         self.model = model
         self.training = training
+        self.loss = load_loss(training.loss)
 
     def run(
         self, task: LocalTask, x: Tensor, y: Tensor, lr: float, batches: np.random.Generator
@@ -133,16 +140,18 @@ class Trainer:
             x: samples, shape (n, *shape), on the model's device.
             y: labels, shape (n,).
             lr: learning rate of this round.
-            batches: draws the order of the samples.
+            batches: draws the order of the samples; a child of it draws what augmentation does to
+                them, so that the order is the same without.
 
         Raises:
             ConfigError: a phase in which nothing trains.
-            DataError: no samples.
+            DataError: no samples, or a single one in a step of a model with batch norm.
         """
         if not len(y):
             raise DataError("local training needs at least one sample, got none")
         self.model.load(task.start)
-        correction = self._correction(task)
+        correction, loss_of = self._correction(task), task.loss or self.loss
+        (changes,) = batches.spawn(1)
         velocity = torch.zeros_like(self.model.parameters)
         total = torch.zeros((), dtype=torch.float64, device=x.device)
         steps = samples = 0
@@ -153,7 +162,8 @@ class Trainer:
             before = steps
             for index in self._batches(phase, len(y), batches):
                 rows = torch.from_numpy(index).to(x.device)
-                loss = self._gradient(task.loss, x[rows], y[rows])
+                seen = augmented(x[rows], self.training.augment, changes)
+                loss = self._gradient(loss_of, seen, y[rows])
                 self._step(trained, correction, velocity, lr)
                 total += loss.detach() * len(index)
                 steps, samples = steps + 1, samples + len(index)
@@ -165,9 +175,23 @@ class Trainer:
     def _gradient(self, loss_of: Loss, x: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch; its gradient is left in `model.gradient`."""
         self.model.gradient.zero_()
-        loss = loss_of(self.model.module(x), y)
+        loss = loss_of(self._output(x), y)
         loss.backward()
         return loss
+
+    def _output(self, x: Tensor) -> Tensor:
+        """The model's output; what batch norm says of a single sample, with the cure."""
+        try:
+            output: Tensor = self.model.module(x)
+        except ValueError as error:
+            if len(x) > 1 or ONE_SAMPLE not in str(error):
+                raise
+            raise DataError(
+                "a step of a model with batch norm needs at least two samples, got one with "
+                f"training.batch_size={self.training.batch_size}: training.drop_last=true leaves "
+                "such a last batch out, unless it is all that the client has"
+            ) from error
+        return output
 
     @torch.no_grad()
     def _step(
@@ -208,21 +232,9 @@ class Trainer:
             )
         return spans
 
-    def _batches(
-        self, phase: Phase, n: int, generator: np.random.Generator
-    ) -> Iterator[np.ndarray]:
-        """Row indices a step: shuffled anew each epoch; the last batch of an epoch may be smaller."""
-        size = self.training.batch_size
+    def _batches(self, phase: Phase, n: int, generator: np.random.Generator) -> Iterator[Rows]:
+        """The rows of each step, for as long as the phase or else the config says."""
+        training = self.training
         own = phase.epochs is not None or phase.steps is not None
-        left = phase.steps if own else self.training.steps
-        epochs = phase.epochs if own else self.training.epochs
-        done = 0
-        while (epochs is not None and done < epochs) if left is None else left > 0:
-            order = generator.permutation(n)
-            for start in range(0, n, size):
-                if left is not None:
-                    if left == 0:
-                        return
-                    left -= 1
-                yield order[start : start + size]
-            done += 1
+        epochs, steps = (phase.epochs, phase.steps) if own else (training.epochs, training.steps)
+        return draw_batches(n, training.batch_size, training.drop_last, epochs, steps, generator)

@@ -15,7 +15,6 @@ from spatl_ray.selection.salience import (
     keep_most_salient,
     kept_channels,
     layer_ratios,
-    salience,
 )
 
 GROUPS = (ChannelGroup("a", 2, 0), ChannelGroup("b", 3, 2))
@@ -30,7 +29,6 @@ SPACE = make_space(
     GROUPS,
 )
 WEIGHTS = np.array([3, -4, 1, 0, 50, 60, 70, 80, 90, 90, 1, 1, 0, -2, 2, 2], dtype=np.float32)
-UPDATE = np.array([0, 1, 6, 8, 9, 9, 9, 9, 9, 9, 2, 0, 0, 0, 0, -1], dtype=np.float32)
 
 
 def groups_of(*channels: int) -> Space:
@@ -46,14 +44,6 @@ def test_norms_by_hand() -> None:
     assert channel_norms(SPACE, WEIGHTS, 1).tolist() == [7, 1, 2, 2, 4]
     expected = [5, 1, np.sqrt(2), 2, np.sqrt(8)]
     assert channel_norms(SPACE, WEIGHTS, 2) == pytest.approx(expected, rel=1e-15)
-
-
-@pytest.mark.parametrize(
-    ("criterion", "expected"),
-    [("l1", [7, 1, 2, 2, 4]), ("l2", [5, 1, 2**0.5, 2, 8**0.5]), ("update", [1, 10, 2, 0, 1])],
-)
-def test_criteria_by_hand(criterion: str, expected: list[float]) -> None:
-    assert salience(SPACE, criterion, WEIGHTS, UPDATE) == pytest.approx(expected, rel=1e-15)
 
 
 def test_float32_does_not_overflow_in_a_norm() -> None:

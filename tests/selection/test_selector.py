@@ -4,29 +4,16 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+from candidates import candidate
 from flat_models import flatten, split_model
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 from spatl_ray.config import Criterion, Inference
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
-from spatl_ray.selection.salience import channel_norms, keep_most_salient
-from spatl_ray.selection.selector import Candidate, FixedRatio
-
-
-def candidate(model: FlatModel, seed: int = 0) -> Candidate:
-    """A client's encoder whose weights and update have different salient channels."""
-    space = model.layout.shared
-    update = np.random.default_rng(seed).normal(size=space.size).astype(np.float32)
-    return Candidate(
-        client=0,
-        round=0,
-        space=space,
-        model=model.read(),
-        update=update,
-        state={},
-        validate=lambda vector: None,
-        generator=np.random.default_rng(0),
-    )
+from spatl_ray.selection.salience import channel_norms, keep_most_salient, kept_channels
+from spatl_ray.selection.selector import FixedRatio
 
 
 def selector(model: FlatModel, criterion: Criterion = "l2", **more: object) -> FixedRatio:
@@ -91,3 +78,29 @@ def test_an_encoder_without_layers_has_nothing_to_select() -> None:
 def test_an_unknown_layer() -> None:
     with pytest.raises(ConfigError, match=r"\(encoder.0, encoder.3\), got 'encoder.1'"):
         selector(flatten(split_model("lenet")), keep_layers={"encoder.1": 0.5})
+
+
+# --- a budget of FLOPs ----------------------------------------------------------------------------
+
+
+@given(st.floats(0.01, 1), st.floats(0.01, 2))
+@settings(deadline=None, max_examples=40)
+def test_a_budget_of_flops_bounds_what_is_kept(keep: float, budget: float) -> None:
+    model = flatten(split_model("lenet"))
+    own = candidate(model, budget_flops=budget)
+    selection = selector(model, inference=Inference(keep=keep)).select(own)
+    assert selection.inference is not None
+    kept = {g.name: selection.inference[g.offset :][: g.channels].sum() for g in own.space.groups}
+    share = min(keep, budget)
+    assert kept == {g.name: kept_channels(share, g.channels) for g in own.space.groups}
+    # A layer's FLOPs are in proportion to channels in times channels out; 6 and 16 of them here.
+    first, second = kept["encoder.0"] / 6, kept["encoder.3"] / 16
+    assert first <= share + 0.5 / 6 or kept["encoder.0"] == 1
+    assert second * first <= share + 0.5 / 16 or kept["encoder.3"] == 1
+
+
+def test_a_budget_of_flops_does_not_change_what_travels() -> None:
+    model = flatten(split_model("lenet"))
+    free, tight = (selector(model).select(candidate(model, budget_flops=b)) for b in (None, 0.01))
+    assert np.array_equal(free.travel, tight.travel)
+    assert tight.inference is None

@@ -80,6 +80,57 @@ def test_a_phase_has_its_own_steps(training: dict[str, int]) -> None:
     assert (result.steps, result.samples) == (4, 14)
 
 
+# --- without the smaller last batch ---------------------------------------------------------------
+
+
+@given(st.integers(1, 20), st.integers(1, 8), st.integers(1, 4))
+@settings(deadline=None, max_examples=40)
+def test_a_smaller_last_batch_is_left_out_unless_it_is_the_only_one(
+    n: int, size: int, epochs: int
+) -> None:
+    seen, result = batches_of(n, batch_size=size, epochs=epochs, drop_last=True)
+    whole, _ = batches_of(n, batch_size=size, epochs=epochs)
+    assert seen == [batch for batch in whole if len(batch) == min(n, size)]
+    assert result.steps == epochs * max(n // size, 1)
+    assert result.samples == result.steps * min(n, size)
+
+
+@given(st.integers(1, 12), st.integers(1, 5), st.integers(1, 20))
+@settings(deadline=None, max_examples=40)
+def test_steps_are_full_batches_too(n: int, size: int, steps: int) -> None:
+    seen, result = batches_of(n, batch_size=size, steps=steps, drop_last=True)
+    whole, _ = batches_of(n, batch_size=size, epochs=steps, drop_last=True)
+    assert seen == whole[:steps]
+    assert (result.steps, result.samples) == (steps, steps * min(n, size))
+
+
+def test_a_phase_leaves_it_out_as_well() -> None:
+    seen, _ = batches_of(10, Phase(epochs=2), batch_size=4, steps=5, drop_last=True)
+    assert [len(batch) for batch in seen] == [4, 4, 4, 4]
+
+
+def normed(samples: int, **training: Any) -> LocalResult:
+    """A training in which the deepest batch norms see one value a channel and sample."""
+    shape = (1, 4, 4)
+    model = flatten(split_model("resnet20", shape, width=4), shape)
+    x, y = torch.linspace(-1, 1, samples * 16).reshape(samples, *shape), torch.arange(samples)
+    trainer = Trainer(model, Training(**training))
+    return trainer.run(LocalTask(model.read()), x, y, 0.05, np.random.default_rng(0))
+
+
+def test_batch_norm_trains_without_a_last_batch_of_one() -> None:
+    assert normed(9, batch_size=4, drop_last=True).samples == 8
+    text = r"at least two samples, got one with training.batch_size=4: training.drop_last=true"
+    with pytest.raises(DataError, match=text):
+        normed(9, batch_size=4)
+
+
+@pytest.mark.parametrize(("samples", "size"), [(1, 4), (2, 1)])
+def test_a_single_sample_cannot_be_left_out(samples: int, size: int) -> None:
+    with pytest.raises(DataError, match=r"unless it is all that the client has$"):
+        normed(samples, batch_size=size, drop_last=True)
+
+
 @pytest.mark.parametrize("training", [{"steps": 5}, {"epochs": 5}])
 def test_no_samples_are_refused(training: dict[str, int]) -> None:
     with pytest.raises(DataError, match="at least one sample"):

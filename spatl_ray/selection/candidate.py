@@ -1,0 +1,57 @@
+"""What a selection is decided on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+
+from spatl_ray.errors import ConfigError
+from spatl_ray.parameters import Array, Arrays, Bits, ModelVector, Space
+from spatl_ray.training.evaluate import Score
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    """One client's encoder after local training, and what the client can afford.
+
+    Attributes:
+        client, round: whose decision, and when.
+        space: the shared parameters, with their channel groups.
+        model: the whole local model.
+        update: shape (space.size,), what would be sent densely.
+        state: the client's state; a selector's own arrays are in it.
+        validate: scores a model on the client's own validation split; None if that is empty.
+        generator: the only source of randomness of the decision.
+        budget_bytes: bytes that the client may send, or None.
+        budget_flops: share of the dense encoder's inference FLOPs that it can afford, or None.
+        bytes_of: length of the encoded update that sends the given channels, shape
+            (space.channels,); needed with `budget_bytes`.
+
+    Raises:
+        ConfigError: a budget of bytes without `bytes_of`.
+    """
+
+    client: int
+    round: int
+    space: Space
+    model: ModelVector
+    update: Array
+    state: Arrays
+    validate: Callable[[ModelVector], Score | None]
+    generator: np.random.Generator
+    budget_bytes: float | None = None
+    budget_flops: float | None = None
+    bytes_of: Callable[[Bits], int] | None = None
+
+    def __post_init__(self) -> None:
+        if self.budget_bytes is not None and self.bytes_of is None:
+            raise ConfigError(
+                f"a candidate's budget_bytes needs bytes_of, got {self.budget_bytes:g} without it"
+            )
+
+    @property
+    def weights(self) -> Array:
+        """The encoder's weights, shape (space.size,)."""
+        return self.model.parameters[: self.space.size]

@@ -1,0 +1,69 @@
+"""Criteria: what makes a channel salient, by name or as `package.module:function`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import numpy as np
+
+from spatl_ray import plugins
+from spatl_ray.errors import ConfigError
+from spatl_ray.selection.candidate import Candidate
+from spatl_ray.selection.salience import Scores, channel_norms
+
+Criterion = Callable[[Candidate], Scores]
+"""A score a channel, shape (space.channels,); larger is more salient."""
+
+
+def l1(candidate: Candidate) -> Scores:
+    """L1 norm of a channel's weights after local training."""
+    return channel_norms(candidate.space, candidate.weights, 1)
+
+
+def l2(candidate: Candidate) -> Scores:
+    """L2 norm of a channel's weights after local training."""
+    return channel_norms(candidate.space, candidate.weights, 2)
+
+
+def update(candidate: Candidate) -> Scores:
+    """L2 norm of the movement of a channel's weights, as it would be sent."""
+    return channel_norms(candidate.space, candidate.update, 2)
+
+
+CRITERIA: Mapping[str, Criterion] = {"l1": l1, "l2": l2, "update": update}
+
+
+def make_criterion(name: str, field: str) -> Criterion:
+    """The criterion of a name, which refuses scores that cannot be ordered.
+
+    Args:
+        name: one of CRITERIA, or `package.module:function` for an own one.
+        field: the config field it came from, for errors.
+
+    Raises:
+        ConfigError: an own one that cannot be imported or called. The criterion itself raises it if
+            its scores are no finite floating-point array with one value a channel.
+    """
+    found = CRITERIA[name] if name in CRITERIA else plugins.load(name, field)
+    return partial(_checked, found, f"{field} {name!r}")
+
+
+def _checked(criterion: Callable[[Candidate], Any], name: str, candidate: Candidate) -> Scores:
+    """The criterion's scores, as float64: annotations do not bind an own one."""
+    scores = criterion(candidate)
+    needed = (candidate.space.channels,)
+    if not isinstance(scores, np.ndarray) or not np.issubdtype(scores.dtype, np.floating):
+        got = f"one of {scores.dtype}" if isinstance(scores, np.ndarray) else type(scores).__name__
+        raise ConfigError(f"{name} must return a NumPy array of floats, got {got}")
+    if scores.shape != needed:
+        raise ConfigError(
+            f"{name} must return one score a channel, shape {needed}, got {scores.shape}"
+        )
+    if not np.isfinite(scores).all():
+        channel = int(np.argmin(np.isfinite(scores)))
+        raise ConfigError(
+            f"{name} must return finite scores, got {scores[channel]} for channel {channel}"
+        )
+    return scores.astype(np.float64, copy=False)
