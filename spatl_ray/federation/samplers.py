@@ -1,0 +1,174 @@
+"""The samplers, and from a sampler's config to the sampler."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+
+from spatl_ray import config, plugins, seeding
+from spatl_ray.errors import ConfigError, DataError
+from spatl_ray.federation.sampler import (
+    Doubles,
+    Draw,
+    Integers,
+    Sampler,
+    checked,
+    checked_chance,
+)
+from spatl_ray.federation.successive import successive
+
+
+class Uniform(Sampler):
+    """Every set of available clients of the wanted size is as likely as any other."""
+
+    def cohort(self, draw: Draw) -> Integers:
+        clients = len(self.samples)
+
+        def propose(count: int) -> Integers:
+            return draw.generator.choice(clients, min(count, clients), replace=False)
+
+        return successive(draw, clients, propose, self.chance)
+
+
+class BySamples(Sampler):
+    """Without replacement, each draw in proportion to training samples among those left."""
+
+    def bind(self, samples: Integers, seed: int) -> None:
+        super().bind(samples, seed)
+        self._ends = np.cumsum(samples, dtype=np.int64)
+
+    def cohort(self, draw: Draw) -> Integers:
+        def propose(count: int) -> Integers:
+            # The owners of that many training samples, each sample as likely as any other.
+            drawn = draw.generator.integers(self._ends[-1], size=count)
+            return np.searchsorted(self._ends, drawn, side="right").astype(np.int64)
+
+        return successive(draw, len(self._ends), propose, self.chance)
+
+    def chance(self, clients: Integers) -> Doubles:
+        """Training samples over their mean."""
+        shares: Doubles = self.samples[clients] * (len(self._ends) / self._ends[-1])
+        return shares
+
+
+class RoundRobin(Sampler):
+    """Cohort t is the clients at places [t m, (t + 1) m) mod N of one seeded order.
+
+    A place whose client is not available is passed over for the next one after the cohort's own;
+    where cohort t + 1 starts does not depend on that.
+    """
+
+    def bind(self, samples: Integers, seed: int) -> None:
+        super().bind(samples, seed)
+        self._order = seeding.generator(seed, "round_robin").permutation(len(samples))
+
+    def cohort(self, draw: Draw) -> Integers:
+        clients = len(self._order)
+        start = draw.round * draw.size % clients
+        found = np.empty(0, np.int64)
+        passed = 0
+        while len(found) < draw.size and passed < clients:
+            # Twice as far each time: many who cannot take part cost few steps.
+            end = min(max(2 * passed, draw.size), clients)
+            there = self._order[np.arange(start + passed, start + end) % clients]
+            found = np.concatenate([found, there[draw.available(there)]])
+            passed = end
+        return found[: draw.size]
+
+
+class PowerOfChoice(BySamples):
+    """Of d candidates, drawn as `BySamples` does, those with the highest losses.
+
+    Equal losses go in the order drawn; losses that are no number come last.
+
+    Args:
+        spec: d, and which losses.
+
+    References:
+        Cho, Wang, Joshi, "Towards understanding biased client selection in federated learning",
+        AISTATS 2022, arXiv 2010.01243: pow-d (`current` losses) and rpow-d (`last` ones).
+    """
+
+    def __init__(self, spec: config.PowerOfChoice) -> None:
+        self._spec = spec
+
+    def cohort(self, draw: Draw) -> Integers:
+        candidates = super().cohort(replace(draw, size=self._spec.candidates))
+        if len(candidates) <= draw.size:
+            return candidates
+        ask = draw.current_losses if self._spec.loss == "current" else draw.last_losses
+        highest_first = np.argsort(-ask(candidates), kind="stable")
+        return candidates[highest_first[: draw.size]]
+
+
+class Checked(Sampler):
+    """An own sampler whose every answer is checked.
+
+    Args:
+        inner: the own sampler.
+        name: its dotted name, for errors.
+    """
+
+    def __init__(self, inner: Sampler, name: str) -> None:
+        self.inner = inner
+        self._name = name
+
+    def bind(self, samples: Integers, seed: int) -> None:
+        super().bind(samples, seed)
+        self.inner.bind(samples, seed)
+
+    def cohort(self, draw: Draw) -> Integers:
+        return checked(self.inner.cohort(draw), draw, len(self.samples), self._name)
+
+    def chance(self, clients: Integers) -> Doubles:
+        return checked_chance(self.inner.chance(clients), clients, self._name)
+
+
+SAMPLERS: Mapping[str, Callable[[Any], Sampler]] = {
+    "uniform": lambda spec: Uniform(),
+    "samples": lambda spec: BySamples(),
+    "round_robin": lambda spec: RoundRobin(),
+    "power_of_choice": PowerOfChoice,
+}
+
+
+def make_sampler(spec: config.Sampler, samples: Integers, seed: int) -> Sampler:
+    """The sampler of an experiment, bound to its clients.
+
+    Args:
+        spec: which one; an own one is called with its `options` mapping.
+        samples: training samples of each client, shape (clients,).
+        seed: the experiment's.
+
+    Raises:
+        ConfigError: an own sampler that cannot be imported, takes other options, or is none.
+        DataError: a client without a training sample.
+    """
+    if samples.min(initial=1) < 1:
+        client = int(np.argmin(samples))
+        raise DataError(
+            f"a sampler needs at least one training sample a client, got {samples[client]} for "
+            f"client {client}"
+        )
+    sampler = _unbound(spec)
+    sampler.bind(samples, seed)
+    return sampler
+
+
+def _unbound(spec: config.Sampler) -> Sampler:
+    if not isinstance(spec, config.OwnSampler):
+        return SAMPLERS[spec.name](spec)
+    factory = plugins.load(spec.name, "sampler.name")
+    try:
+        found = factory(spec.options)
+    except (TypeError, KeyError, ValueError) as error:
+        raise ConfigError(f"sampler.options do not fit {spec.name}: {error!r}") from error
+    if not isinstance(found, Sampler):
+        raise ConfigError(
+            "sampler.name must name a subclass of spatl_ray.federation.sampler.Sampler, "
+            f"got {spec.name!r}: a {type(found).__name__}"
+        )
+    return Checked(found, spec.name)

@@ -1,0 +1,142 @@
+"""Own samplers by dotted name: a good one, and every way to break the rules."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from cohort_draws import some_draw
+
+from spatl_ray import config
+from spatl_ray.errors import ConfigError
+from spatl_ray.federation.sampler import Doubles, Draw, Integers, Sampler, checked
+from spatl_ray.federation.samplers import make_sampler
+
+ANSWERS: dict[str, Callable[[], Any]] = {
+    "a list": lambda: [0, 1],
+    "floats": lambda: np.array([0.0, 1.0]),
+    "booleans": lambda: np.array([True, False]),
+    "a table": lambda: np.array([[0, 1]]),
+    "too many": lambda: np.array([0, 1, 2, 5]),
+    "negative": lambda: np.array([0, -1]),
+    "beyond": lambda: np.array([0, 2**63 + 5], np.uint64),
+    "twice": lambda: np.array([5, 1, 5]),
+    "absent": lambda: np.array([1, 4]),
+}
+RULES = {
+    "a list": "be a one-dimensional integer array, got a list",
+    "floats": r"be a one-dimensional integer array, got an array of float64 with shape \(2,\)",
+    "booleans": r"be a one-dimensional integer array, got an array of bool with shape \(2,\)",
+    "a table": r"be a one-dimensional integer array, got an array of int64 with shape \(1, 2\)",
+    "too many": "have at most 3 clients, got 4",
+    "negative": r"be in \[0, 6\), got client -1",
+    "beyond": r"be in \[0, 6\), got client 9223372036854775813",
+    "twice": "be distinct, got client 5 twice",
+    "absent": "be available, got client 4, who cannot take part",
+}
+SAMPLES = np.arange(1, 7)
+
+
+class LargestFirst(Sampler):
+    """The available clients with the most samples; `chance` is their samples."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.at_most = int(options["at_most"])
+
+    def cohort(self, draw: Draw) -> Integers:
+        clients = np.argsort(-self.samples, kind="stable").astype(np.int32)
+        there = clients[draw.available(clients)]
+        return there[: min(draw.size, self.at_most)]
+
+    def chance(self, clients: Integers) -> Doubles:
+        return self.samples[clients]
+
+
+class Broken(Sampler):
+    """Answers what its options say."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def cohort(self, draw: Draw) -> Integers:
+        return ANSWERS[self.options["answer"]]()
+
+    def chance(self, clients: Integers) -> Doubles:
+        return self.options["chance"]
+
+
+class NoSampler:
+    """Not what is asked for."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        pass
+
+
+@pytest.fixture(autouse=True)
+def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.syspath_prepend(str(Path(__file__).parent))
+
+
+def own(name: str, **options: Any) -> Sampler:
+    spec = config.OwnSampler(name=f"test_own_sampler:{name}", options=options)
+    return make_sampler(spec, SAMPLES, 3)
+
+
+def test_an_own_sampler_draws() -> None:
+    sampler = own("LargestFirst", at_most=2)
+    there = np.array([True, True, True, True, False, True])
+    cohort = sampler.cohort(some_draw(3, there=there))
+    assert cohort.dtype == np.int64
+    assert cohort.tolist() == [5, 3]
+    assert sampler.chance(cohort).tolist() == [6.0, 4.0]
+
+
+@pytest.mark.parametrize("answer", RULES)
+def test_a_broken_cohort_is_refused(answer: str) -> None:
+    there = np.array([True, True, True, True, False, True])
+    name = "sampler.name 'test_own_sampler:Broken': the cohort of round 8 must "
+    with pytest.raises(ConfigError, match=name + RULES[answer]):
+        own("Broken", answer=answer).cohort(some_draw(3, 8, there=there))
+
+
+def test_a_good_cohort_passes_as_it_is() -> None:
+    cohort = checked(np.array([4, 0, 2], np.uint8), some_draw(3), 5, "some:Name")
+    assert cohort.dtype == np.int64
+    assert cohort.tolist() == [4, 0, 2]
+    assert checked(np.empty(0, np.int64), some_draw(3), 5, "some:Name").shape == (0,)
+
+
+@pytest.mark.parametrize(
+    ("chance", "rule"),
+    [
+        ([1.0, 2.0], "chance must be an array of 2 numbers, one a client, got a list"),
+        (np.ones(3), r"array of 2 numbers, one a client, got an array of float64 with shape \(3,"),
+        (np.array(["1", "2"]), "array of 2 numbers"),
+        (np.array([1.0, 0.0]), "chance must be positive and finite, got 0 for client 4"),
+        (np.array([np.nan, 1.0]), "chance must be positive and finite, got nan for client 2"),
+        (np.array([1.0, np.inf]), "chance must be positive and finite, got inf for client 4"),
+    ],
+)
+def test_a_broken_chance_is_refused(chance: Any, rule: str) -> None:
+    with pytest.raises(ConfigError, match=f"sampler.name 'test_own_sampler:Broken': .*{rule}"):
+        own("Broken", chance=chance).chance(np.array([2, 4]))
+
+
+def test_what_is_no_sampler_is_refused() -> None:
+    rule = r"sampler\.name must name a subclass of .*Sampler, got .*NoSampler': a NoSampler"
+    with pytest.raises(ConfigError, match=rule):
+        own("NoSampler")
+
+
+def test_options_that_do_not_fit_are_refused() -> None:
+    rule = r"sampler\.options do not fit test_own_sampler:LargestFirst: KeyError\('at_most'\)"
+    with pytest.raises(ConfigError, match=rule):
+        own("LargestFirst", most=2)
+
+
+def test_a_name_that_cannot_be_imported_is_refused() -> None:
+    with pytest.raises(ConfigError, match=r"sampler\.name must name something .*got .*Nothing"):
+        own("Nothing")
