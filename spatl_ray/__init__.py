@@ -9,6 +9,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from spatl_ray.callbacks import Callback as Callback
     from spatl_ray.config import Experiment as Experiment
     from spatl_ray.data.datasets import Dataset as Dataset
     from spatl_ray.engine.rounds import RunSummary as RunSummary
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
     from spatl_ray.experiments import load_experiment as load_experiment
 
 _HOMES = {
+    "Callback": "spatl_ray.callbacks",
     "Experiment": "spatl_ray.config",
     "Dataset": "spatl_ray.data.datasets",
     "RunSummary": "spatl_ray.engine.rounds",
@@ -24,7 +26,15 @@ _HOMES = {
     "SpatlError": "spatl_ray.errors",
     "load_experiment": "spatl_ray.experiments",
 }
-__all__ = ["Dataset", "Experiment", "RunSummary", "SpatlError", "load_experiment", "run"]
+__all__ = [
+    "Callback",
+    "Dataset",
+    "Experiment",
+    "RunSummary",
+    "SpatlError",
+    "load_experiment",
+    "run",
+]
 
 
 def __getattr__(name: str) -> object:

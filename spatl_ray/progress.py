@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 from collections import deque
-from collections.abc import Mapping
-from typing import Protocol
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -14,35 +12,15 @@ from rich.progress import Progress as Bar
 from rich.table import Table
 from rich.text import Text
 
+from spatl_ray.callbacks import Callback, Row
 from spatl_ray.config import Experiment
 
 SHOWN = 10
 """Rounds and events that the live table shows at once: the last ones."""
 
-Row = Mapping[str, object]
 
-
-class Observer(Protocol):
-    """What a run tells while it goes on. An observer changes nothing."""
-
-    def run_started(self, experiment: Experiment, run_id: str) -> None:
-        """The first round is about to begin."""
-
-    def clients_done(self, round_: int, done: int, cohort: int) -> None:
-        """`done` clients of the round's `cohort` have trained."""
-
-    def round_ended(self, row: Row) -> None:
-        """A round was committed; its row of the rounds table, accuracies None if not evaluated."""
-
-    def event(self, row: Row) -> None:
-        """Something noteworthy: a row of the events table (kind, message, round, client)."""
-
-    def run_ended(self, status: str) -> None:
-        """Results are closed; `status` is "finished", "interrupted" or "failed"."""
-
-
-class Progress:
-    """The observer of the command line.
+class Progress(Callback):
+    """What the command line shows.
 
     Args:
         console: where to write; None takes the standard output.

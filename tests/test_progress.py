@@ -7,8 +7,9 @@ from typing import Any
 
 from rich.console import Console
 
+from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
-from spatl_ray.progress import Observer, Progress
+from spatl_ray.progress import Progress
 
 EXPERIMENT = Experiment(rounds=2, clients=4)
 
@@ -19,17 +20,17 @@ def row(round_: int, **values: Any) -> dict[str, object]:
     return {"round": round_, **accuracies, **cumulative, "seconds_total": 1.25, **values}
 
 
-def watch(observer: Observer) -> None:
+def watch(callback: Callback) -> None:
     """A run of two rounds with an event, seen to its end."""
-    observer.run_started(EXPERIMENT, "experiment-spatl-s0")
+    callback.run_started(EXPERIMENT, "experiment-spatl-s0")
     for done in range(1, 5):
-        observer.clients_done(0, done, 4)
-    observer.round_ended(row(0))
-    observer.event(
+        callback.clients_done(0, done, 4)
+    callback.round_ended(row(0))
+    callback.event(
         {"kind": "rejected", "message": "not finite [red]\x1b[0m", "round": 1, "client": 3}
     )
-    observer.round_ended(row(1, global_test_accuracy=0.5))
-    observer.run_ended("finished")
+    callback.round_ended(row(1, global_test_accuracy=0.5))
+    callback.run_ended("finished")
 
 
 def test_a_log_has_one_plain_line_a_round() -> None:

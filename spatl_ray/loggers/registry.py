@@ -1,0 +1,51 @@
+"""From the names in results.loggers to callbacks."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from spatl_ray import plugins
+from spatl_ray.callbacks import Callback
+from spatl_ray.config import Experiment
+from spatl_ray.errors import ConfigError, SpatlError
+from spatl_ray.loggers.tensorboard import TensorBoard
+
+LOGGERS: Mapping[str, Callable[[Experiment], Callback]] = {"tensorboard": TensorBoard}
+
+
+def make_loggers(experiment: Experiment) -> list[Callback]:
+    """The experiment's loggers, in its order; an own class or function is called with the experiment.
+
+    Raises:
+        ConfigError: what is not installed, cannot be imported or made, or gives no Callback; all of it.
+    """
+    loggers: list[Callback] = []
+    faults: list[str] = []
+    for name in experiment.results.loggers:
+        try:
+            loggers.append(_made(name, experiment))
+        except ConfigError as error:
+            faults.extend(error.faults)
+    if faults:
+        raise ConfigError(faults)
+    return loggers
+
+
+def _made(name: str, experiment: Experiment) -> Callback:
+    """One logger."""
+    factory = LOGGERS[name] if name in LOGGERS else plugins.load(name, "results.loggers")
+    try:
+        logger: object = factory(experiment)
+    except SpatlError:
+        raise
+    except Exception as error:
+        raise ConfigError(
+            "results.loggers must name what can be called with the experiment alone, "
+            f"got {name!r} ({error!r})"
+        ) from error
+    if not isinstance(logger, Callback):
+        raise ConfigError(
+            f"results.loggers must name what gives a spatl_ray.Callback, got {name!r}: "
+            f"a {type(logger).__name__}"
+        )
+    return logger
