@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import pandas as pd
 
-from analysis.tables import MEGABYTE
+from analysis.tables import MEGABYTE, SIMULATED
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, Color Universal Design, 2008; without its yellow, too pale for a line on white."""
@@ -47,6 +47,11 @@ class Curve:
     def is_silent(self) -> bool:
         """Whether not a byte travelled."""
         return not (self.rounds["megabytes"] > 0).any()
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether its clients have devices, so that its time there is known."""
+        return bool(self.rounds[SIMULATED].notna().any())
 
 
 def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:

@@ -7,7 +7,7 @@ stands for the visible files, so that every row is read exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
@@ -19,6 +19,21 @@ SCHEMA_VERSION = 1
 """The version of the tables that this code reads."""
 
 TABLES = ("runs", "rounds", "clients", "layers", "events")
+
+ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
+    "rounds": {
+        "late": pa.int32(),
+        "simulated_seconds": pa.float64(),
+        "simulated_seconds_cumulative": pa.float64(),
+    },
+    "clients": {
+        "simulated_seconds_train": pa.float64(),
+        "simulated_seconds_uplink": pa.float64(),
+        "simulated_seconds_downlink": pa.float64(),
+        "simulated_seconds": pa.float64(),
+    },
+}
+"""Columns that older tables of this version lack: they are null there."""
 
 Results = str | Path | Sequence[str | Path]
 
@@ -74,7 +89,7 @@ def _read(
         if not wanted:
             raise LoadError("runs must name at least one run, or be None for all")
         places = {run_id: places[run_id] for run_id in wanted}
-    parts = [_dataset(places[run_id]) for run_id in sorted(places)]
+    parts = [_with_added(_dataset(places[run_id]), table) for run_id in sorted(places)]
     dataset = ds.dataset(parts)
     if unknown := [name for name in columns or () if name not in dataset.schema.names]:
         raise LoadError(
@@ -138,6 +153,16 @@ def _dataset(run: Path) -> ds.Dataset:
         partitioning=_RUN_ID,
         partition_base_dir=str(run.parent),
     )
+
+
+def _with_added(dataset: ds.Dataset, table: str) -> ds.Dataset:
+    """The dataset with all columns of its table, null where its files lack one."""
+    schema = dataset.schema
+    for name, kind in ADDED.get(table, {}).items():
+        field = pa.field(name, kind)
+        place = schema.get_field_index(name)
+        schema = schema.append(field) if place < 0 else schema.set(place, field)
+    return dataset.replace_schema(schema)
 
 
 def _names(folders: Sequence[Path]) -> str:

@@ -1,4 +1,4 @@
-"""Pictures of a results folder: accuracy against rounds, and accuracy against bytes.
+"""Pictures of a results folder: accuracy against rounds, bytes and simulated seconds.
 
 python analysis/plots.py RESULTS [--out FOLDER] [--metric COLUMN] [--target VALUE]
 """
@@ -11,34 +11,29 @@ from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
-from matplotlib.artist import Artist
-from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import MaxNLocator
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.curves import RUN_COLUMNS, Curve, curves
 from analysis.load import LoadError, Results, load
-from analysis.tables import GLOBAL, OWN, summary, to_csv, to_markdown, to_text
+from analysis.panels import add_legend, draw_level, draw_line, make_figure, scale
+from analysis.tables import GLOBAL, OWN, SIMULATED, summary, to_csv, to_markdown, to_text
 
-TITLES = {OWN: "Clients' own test splits", GLOBAL: "Global test set"}
-
-_ROUND_COLUMNS = ["run_id", "round", "bytes_up_cumulative", "bytes_down_cumulative"]
-_MARKERS_A_LINE = 8
-_LEGEND_ROW = 0.19  # inches a legend entry takes at its font size
+_ROUND_COLUMNS = ["run_id", "round", "bytes_up_cumulative", "bytes_down_cumulative", SIMULATED]
 
 
 def rounds_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
     """Accuracy against communication rounds, one panel a metric."""
-    figure, panels = _figure(drawn, metrics)
+    figure, panels = make_figure(drawn, metrics)
     for axes, metric in zip(panels, metrics, strict=True):
         for curve in drawn:
-            _line(axes, curve, "round", metric)
+            draw_line(axes, curve, "round", metric)
         axes.set_xlabel("communication round")
         axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    _legend(figure, panels)
+    add_legend(figure, panels)
     return figure
 
 
@@ -48,23 +43,43 @@ def bytes_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
     The axis is logarithmic where the values span more than a decade. A run without a byte is a
     horizontal line at its final value.
     """
-    figure, panels = _figure(drawn, metrics)
+    figure, panels = make_figure(drawn, metrics)
     for axes, metric in zip(panels, metrics, strict=True):
         for curve in drawn:
             if curve.is_silent:
-                _level(axes, curve, metric)
+                draw_level(axes, curve, metric)
             else:
-                _line(axes, curve, "megabytes", metric)
+                draw_line(axes, curve, "megabytes", metric)
         axes.set_xlabel("sent up and down so far (MB = 10$^6$ bytes)")
-        _scale_bytes(axes, drawn, metric)
-    _legend(figure, panels)
+        scale(axes, drawn, "megabytes", metric)
+    add_legend(figure, panels)
+    return figure
+
+
+def simulated_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
+    """Accuracy against simulated seconds on the clients' devices; one panel a metric.
+
+    The axis is logarithmic where the values span more than a decade. A run without devices has no
+    such time: it is named in the legend, and not drawn.
+    """
+    figure, panels = make_figure(drawn, metrics)
+    timed = [curve for curve in drawn if curve.is_timed]
+    for axes, metric in zip(panels, metrics, strict=True):
+        for curve in timed:
+            draw_line(axes, curve, SIMULATED, metric)
+        axes.set_xlabel("simulated time so far (s)")
+        scale(axes, timed, SIMULATED, metric)
+    others = [curve.label for curve in drawn if not curve.is_timed]
+    add_legend(figure, panels, [f"{label}: no simulated time" for label in others])
     return figure
 
 
 def save(
     results: Results, out: Path, kind: str = "png", metric: str = OWN, target: float | None = None
 ) -> tuple[pd.DataFrame, list[Path]]:
-    """Write both pictures and the summary as Markdown and CSV.
+    """Write the pictures and the summary as Markdown and CSV.
+
+    There is a picture of simulated time if a run has devices.
 
     Returns:
         The summary, and the paths of what was written.
@@ -74,12 +89,14 @@ def save(
     """
     table = summary(results, target, metric)
     metrics = list(dict.fromkeys([OWN, GLOBAL, metric]))
-    drawn = curves(
-        load(results, "runs", RUN_COLUMNS), load(results, "rounds", [*_ROUND_COLUMNS, *metrics])
-    )
+    columns = list(dict.fromkeys([*_ROUND_COLUMNS, *metrics]))
+    drawn = curves(load(results, "runs", RUN_COLUMNS), load(results, "rounds", columns))
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    for name, draw in (("accuracy_rounds", rounds_figure), ("accuracy_bytes", bytes_figure)):
+    pictures = {"accuracy_rounds": rounds_figure, "accuracy_bytes": bytes_figure}
+    if any(curve.is_timed for curve in drawn):
+        pictures["accuracy_simulated_seconds"] = simulated_figure
+    for name, draw in pictures.items():
         paths.append(out / f"{name}.{kind}")
         draw(drawn, metrics).savefig(paths[-1], dpi=150)
     for name, text in (("summary.md", to_markdown(table)), ("summary.csv", to_csv(table))):
@@ -105,7 +122,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(description="Draw accuracy against rounds and bytes.")
+    parser = argparse.ArgumentParser(
+        description="Draw accuracy against rounds, bytes and simulated seconds."
+    )
     parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
     parser.add_argument("--out", type=Path, help="folder to write to (default: RESULTS/plots)")
     parser.add_argument(
@@ -122,81 +141,6 @@ def _parser() -> argparse.ArgumentParser:
         help="print the summary of the runs (default: yes)",
     )
     return parser
-
-
-def _figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> tuple[Figure, list[Axes]]:
-    """A figure with a panel a metric, high enough for the legend beside them."""
-    height = max(3.8, 0.6 + _LEGEND_ROW * len(drawn))
-    figure = Figure(figsize=(4.3 * len(metrics) + 2.2, height))
-    figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    panels = list(figure.subplots(1, len(metrics), squeeze=False)[0])
-    for axes, metric in zip(panels, metrics, strict=True):
-        axes.set_title(TITLES.get(metric, metric), fontsize=10)
-        axes.set_ylabel(metric if metric not in TITLES else "accuracy (fraction)")
-        axes.grid(alpha=0.25, linewidth=0.6)
-        axes.spines[["top", "right"]].set_visible(False)
-    return figure, panels
-
-
-def _line(axes: Axes, curve: Curve, x: str, metric: str) -> None:
-    """The rounds in which the metric is known; nothing, if there are none."""
-    known = curve.rounds.dropna(subset=[metric])
-    if x == "megabytes":
-        known = known[known[x] > 0]
-    if len(known):
-        axes.plot(
-            known[x],
-            known[metric],
-            label=curve.label,
-            color=curve.colour,
-            linestyle=curve.line,
-            marker=curve.marker,
-            markersize=4.5,
-            markevery=max(1, -(-len(known) // _MARKERS_A_LINE)),
-            linewidth=1.6,
-        )
-
-
-def _level(axes: Axes, curve: Curve, metric: str) -> None:
-    """A run without bytes, as the level it ended at."""
-    known = curve.rounds[metric].dropna()
-    if len(known):
-        axes.axhline(
-            known.iloc[-1],
-            label=f"{curve.label}: 0 bytes, final value",
-            color=curve.colour,
-            linestyle=curve.line,
-            linewidth=1.6,
-        )
-
-
-def _scale_bytes(axes: Axes, drawn: Sequence[Curve], metric: str) -> None:
-    """A logarithmic axis if several runs' bytes span more than a decade: factors are then seen."""
-    known = [c.rounds.loc[c.rounds[metric].notna(), "megabytes"] for c in drawn]
-    sent = [values[values > 0] for values in known if (values > 0).any()]
-    if len(sent) > 1 and max(v.max() for v in sent) > 10 * min(v.min() for v in sent):
-        axes.set_xscale("log")
-        axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
-        axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
-        axes.xaxis.set_minor_formatter(NullFormatter())
-
-
-def _legend(figure: Figure, panels: Sequence[Axes]) -> None:
-    """One legend for all panels, outside of them; a panel without data says so."""
-    entries: dict[str, Artist] = {}
-    for axes in panels:
-        handles, labels = axes.get_legend_handles_labels()
-        entries |= dict(zip(labels, handles, strict=True))
-        if not handles:
-            axes.text(0.5, 0.5, "not evaluated", ha="center", transform=axes.transAxes)
-    if entries:
-        figure.legend(
-            list(entries.values()),
-            list(entries),
-            loc="outside right upper",
-            frameon=False,
-            fontsize=8,
-        )
 
 
 if __name__ == "__main__":

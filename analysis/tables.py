@@ -11,6 +11,7 @@ from analysis.load import LoadError, Results, load
 
 OWN = "local_test_accuracy_mean"
 GLOBAL = "global_test_accuracy"
+SIMULATED = "simulated_seconds_cumulative"
 NOT_REACHED = "not reached"
 NO_FEDAVG = "no FedAvg run"
 UNKNOWN = "not known"
@@ -19,7 +20,8 @@ MEGABYTE = 10**6
 
 _SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds"]
 _BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
-_ROUND_COLUMNS = ["run_id", "round", *_BYTES, "seconds_total"]
+_ROUND_COLUMNS = ["run_id", "round", *_BYTES, SIMULATED, "seconds_total"]
+_TIMES = ["simulated_seconds", "simulated_seconds_to_target"]
 _SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
 
 
@@ -45,7 +47,8 @@ def summarise(
     Final and best values are over the evaluated rounds. Megabytes are 10^6 bytes. Interrupted,
     failed and running runs appear with their status and what they have so far.
     `bytes_to_fedavg` is the run's bytes, up and down, over those of the FedAvg run of the same
-    data set, partition, model, seed, number of clients and sample ratio.
+    data set, partition, model, seed, number of clients and sample ratio. Seconds are of this
+    machine; simulated seconds are of the clients' devices, and left out if no run has devices.
 
     Args:
         runs: rows of the table runs.
@@ -65,7 +68,8 @@ def summarise(
         row |= _figures(groups.get(run["run_id"], nothing), metric, target)
         row["bytes_to_fedavg"] = _ratio(run["run_id"], runs, totals)
         rows.append(row)
-    return pd.DataFrame(rows)
+    table = pd.DataFrame(rows)
+    return table if rounds[SIMULATED].notna().any() else table.drop(columns=_TIMES)
 
 
 def to_markdown(frame: pd.DataFrame) -> str:
@@ -107,19 +111,24 @@ def _figures(frame: pd.DataFrame, metric: str, target: float) -> dict[str, objec
         "MB_up": up,
         "MB_down": down,
         "seconds": float(frame["seconds_total"].sum()),
+        "simulated_seconds": float(frame[SIMULATED].max()),
         "target": UNKNOWN if math.isnan(target) else f"{metric} >= {target:.4g}",
         "rounds_to_target": to_target[0],
         "MB_to_target": to_target[1],
+        "simulated_seconds_to_target": to_target[2],
     }
 
 
-def _to_target(frame: pd.DataFrame, metric: str, target: float) -> tuple[int | str, float | str]:
-    """Rounds done, and megabytes up and down, when the metric first was at the target."""
+def _to_target(
+    frame: pd.DataFrame, metric: str, target: float
+) -> tuple[int | str, float | str, float | str]:
+    """Rounds done, megabytes up and down, simulated seconds when the metric first was at the target."""
     reached = (frame[metric] >= target).to_numpy()
     if not reached.any():
-        return NOT_REACHED, NOT_REACHED
+        return NOT_REACHED, NOT_REACHED, NOT_REACHED
     first = int(reached.argmax())
-    return first + 1, float(frame[_BYTES].iloc[first].sum()) / MEGABYTE
+    megabytes = float(frame[_BYTES].iloc[first].sum()) / MEGABYTE
+    return first + 1, megabytes, float(frame[SIMULATED].iloc[first])
 
 
 def _final(values: pd.Series) -> float:

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
+import pyarrow.parquet as pq
 import pytest
 
+from analysis.load import ADDED
 from spatl_ray.results.schema import file_schema
 from spatl_ray.results.writer import ResultsWriter
 
@@ -35,8 +38,10 @@ RUN = {
 }
 
 
-def _rounds(evaluations: Evaluations, up: int, down: int) -> list[dict[str, object]]:
-    counts = ("participants", "accepted", "clipped", "rejected", "failed")
+def _rounds(
+    evaluations: Evaluations, up: int, down: int, simulated: float | None = None
+) -> list[dict[str, object]]:
+    counts = ("participants", "accepted", "clipped", "rejected", "failed", "late")
     rows = []
     for number, (own, whole) in enumerate(evaluations):
         row: dict[str, object] = dict.fromkeys(file_schema("rounds").names)
@@ -44,13 +49,16 @@ def _rounds(evaluations: Evaluations, up: int, down: int) -> list[dict[str, obje
         row |= {"round": number, "local_test_accuracy_mean": own, "global_test_accuracy": whole}
         row |= {"bytes_up": up, "bytes_up_cumulative": up * (number + 1)}
         row |= {"bytes_down": down, "bytes_down_cumulative": down * (number + 1)}
+        if simulated is not None:
+            row |= {"simulated_seconds": simulated}
+            row |= {"simulated_seconds_cumulative": simulated * (number + 1)}
         rows.append(row | {"seconds_total": 0.5})
     return rows
 
 
 @pytest.fixture
 def write_run() -> WriteRun:
-    """A function that writes a run with (own, global) accuracies by round and bytes a round."""
+    """A function that writes a run: (own, global) accuracies by round, bytes and seconds a round."""
 
     def write(
         folder: Path,
@@ -59,11 +67,12 @@ def write_run() -> WriteRun:
         up: int = 10**6,
         down: int = 2 * 10**6,
         status: str = "finished",
+        simulated: float | None = None,
         **run: object,
     ) -> Path:
         writer = ResultsWriter(folder, run_id)
         writer.start(RUN | run)
-        writer.add("rounds", _rounds(evaluations, up, down))
+        writer.add("rounds", _rounds(evaluations, up, down, simulated))
         if status == "running":
             writer.flush()
         else:
@@ -75,22 +84,34 @@ def write_run() -> WriteRun:
 
 @pytest.fixture
 def make_frames() -> Callable[..., tuple[pd.DataFrame, pd.DataFrame]]:
-    """A function from run_id: (fields, evaluations, up, down) to frames of runs and rounds."""
+    """A function from run_id: (fields, evaluations, up, down[, simulated]) to runs and rounds."""
 
-    def make(
-        runs: dict[str, tuple[dict[str, object], Evaluations, int, int]],
-    ) -> tuple[pd.DataFrame, pd.DataFrame]:
+    def make(runs: dict[str, tuple[Any, ...]]) -> tuple[pd.DataFrame, pd.DataFrame]:
         heads = [
             {"run_id": run_id, "status": "finished"} | RUN | fields
-            for run_id, (fields, _, _, _) in runs.items()
+            for run_id, (fields, *_) in runs.items()
         ]
         rows = [
             {"run_id": run_id} | row
-            for run_id, (_, evaluations, up, down) in runs.items()
-            for row in _rounds(evaluations, up, down)
+            for run_id, (_, *dealt) in runs.items()
+            for row in _rounds(*dealt)
         ]
         rounds = pd.DataFrame(rows)
-        metrics = ["local_test_accuracy_mean", "global_test_accuracy"]
-        return pd.DataFrame(heads), rounds.astype(dict.fromkeys(metrics, float))
+        known_or_not = ["local_test_accuracy_mean", "global_test_accuracy", *ADDED["rounds"]]
+        return pd.DataFrame(heads), rounds.astype(dict.fromkeys(known_or_not, float))
 
     return make
+
+
+@pytest.fixture
+def make_older() -> Callable[[Path], Path]:
+    """A function that takes from a results folder the columns that older ones lack."""
+
+    def older(folder: Path) -> Path:
+        for table, added in ADDED.items():
+            for path in (folder / table).rglob("*.parquet"):
+                rows = pq.read_table(path, partitioning=None)
+                pq.write_table(rows.drop_columns(list(added)), path)
+        return folder
+
+    return older

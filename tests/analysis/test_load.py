@@ -12,7 +12,7 @@ import pytest
 
 import analysis.load
 from analysis.load import LoadError, load
-from spatl_ray.results.schema import SCHEMA_VERSION, TABLES
+from spatl_ray.results.schema import SCHEMA_VERSION, TABLES, file_schema
 
 WriteRun = Callable[..., Path]
 
@@ -31,6 +31,43 @@ def test_all_columns_of_all_runs_in_the_order_of_ids(tmp_path: Path, write_run: 
     assert rounds["local_test_accuracy_mean"].tolist() == [0.25, 0.5, 0.75]
     assert rounds["global_test_accuracy"].isna().tolist() == [False, True, False]
     assert load(str(tmp_path), "runs")["status"].tolist() == ["running", "finished"]
+
+
+def test_added_columns_are_those_of_the_schema() -> None:
+    for table, added in analysis.load.ADDED.items():
+        assert {name: TABLES[table].field(name).type for name in added} == added
+
+
+def test_older_tables_are_null_in_the_columns_that_they_lack(
+    tmp_path: Path, write_run: WriteRun, make_older: Callable[[Path], Path]
+) -> None:
+    old = make_older(write_run(tmp_path / "old", "old", [(0.5, 0.5), (0.75, 0.5)]))
+    new = write_run(tmp_path / "new", "new", simulated=8.0)
+    assert not set(analysis.load.ADDED["rounds"]) & set(
+        pq.read_schema(old / "rounds" / "run_id=old" / "round-000000.parquet").names
+    )
+    alone = load(old, "rounds")
+    assert set(alone.columns) == set(TABLES["rounds"].names)
+    assert alone["local_test_accuracy_mean"].tolist() == [0.5, 0.75]
+    both = load([old, new], "rounds", ["run_id", "late", "simulated_seconds_cumulative"])
+    assert both["run_id"].tolist() == ["new", "old", "old"]
+    assert both["simulated_seconds_cumulative"].fillna(-1).tolist() == [8.0, -1, -1]
+    assert both["late"].fillna(-1).tolist() == [0, -1, -1]
+
+
+def test_older_clients_have_no_simulated_time(tmp_path: Path, write_run: WriteRun) -> None:
+    write_run(tmp_path, "a")
+    added = analysis.load.ADDED["clients"]
+    fields = [field for field in file_schema("clients") if field.name not in added]
+    row = dict.fromkeys(("round", "client", "bytes_up", "bytes_down"), 1) | {"participated": True}
+    schema = pa.schema(fields, file_schema("clients").metadata)
+    path = tmp_path / "clients" / "run_id=a" / "round-000000.parquet"
+    path.parent.mkdir(parents=True)
+    pq.write_table(pa.Table.from_pylist([row], schema), path)
+    clients = load(tmp_path, "clients")
+    assert set(clients.columns) == set(TABLES["clients"].names)
+    assert clients["bytes_up"].tolist() == [1]
+    assert clients[list(added)].isna().all(axis=None)
 
 
 def test_columns_and_runs_are_chosen(tmp_path: Path, write_run: WriteRun) -> None:

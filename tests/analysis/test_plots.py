@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,7 @@ import pytest
 from matplotlib.axes import Axes
 
 from analysis.curves import COLOURS, curves
-from analysis.plots import bytes_figure, main, rounds_figure
+from analysis.plots import bytes_figure, main, rounds_figure, simulated_figure
 from analysis.tables import GLOBAL, OWN
 
 WriteRun = Callable[..., Path]
@@ -71,6 +72,57 @@ def test_lines_against_bytes_are_megabytes_up_and_down(make_frames: MakeFrames) 
     assert "10$^6$ bytes" in own.get_xlabel()
     assert own.get_xscale() == "log", "from 0.25 to 18 MB"
     assert whole.get_xscale() == "linear", "one run with bytes has a value on the global test set"
+
+
+def test_lines_against_simulated_seconds_leave_out_and_name_runs_without(
+    make_frames: MakeFrames,
+) -> None:
+    runs = {
+        "avg": ({"algorithm": "fedavg"}, AVG, MB, MB, 20.0),
+        "spatl": ({"algorithm": "spatl"}, [(0.75, None), (0.875, None)], MB, MB, 4.0),
+        "plain": ({"algorithm": "scaffold"}, AVG, MB, MB),
+    }
+    figure = simulated_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
+    own, whole = figure.axes
+    assert _lines(own) == {"FedAvg": ([20, 60], [0.25, 0.5]), "SPATL": ([4, 8], [0.75, 0.875])}
+    assert _lines(whole) == {"FedAvg": ([20, 40, 60], [0.125, 0.25, 0.375])}
+    assert own.get_xlabel() == "simulated time so far (s)"
+    assert [own.get_xscale(), whole.get_xscale()] == ["log", "linear"]
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["FedAvg", "SPATL", "SCAFFOLD: no simulated time"]
+
+
+@pytest.mark.parametrize("factor", [12, 90, 900, 10**4, 10**6])
+def test_labels_of_a_logarithmic_axis_stand_apart(make_frames: MakeFrames, factor: int) -> None:
+    ends = [[(0.5, 0.5)]] * 2
+    runs = {
+        f"r{i}": ({"seed": i}, values, MB, MB, seconds)
+        for i, (values, seconds) in enumerate(zip(ends, (7.0, 7.0 * factor), strict=True))
+    }
+    figure = simulated_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
+    figure.draw_without_rendering()
+    axes = figure.axes[0]
+    assert axes.get_xscale() == "log"
+    shown = [text.get_window_extent() for text in axes.get_xticklabels() if text.get_text()]
+    boxes = sorted((box.x0, box.x1) for box in shown if axes.bbox.x0 <= box.x0 <= axes.bbox.x1)
+    assert len(boxes) >= 2
+    assert all(end < start for (_, end), (start, _) in pairwise(boxes))
+
+
+def test_a_picture_of_simulated_time_needs_a_run_that_has_it(
+    tmp_path: Path, write_run: WriteRun, make_older: Callable[[Path], Path]
+) -> None:
+    old = make_older(write_run(tmp_path / "old", "old", AVG, algorithm="fedavg"))
+    options = ["--no-show-table", "--format", "svg"]
+    assert main([str(old), *options]) == 0
+    names = ["accuracy_bytes.svg", "accuracy_rounds.svg", "summary.csv", "summary.md"]
+    assert sorted(path.name for path in (old / "plots").iterdir()) == names
+    new = write_run(tmp_path / "new", "new", AVG, algorithm="spatl", simulated=3.0)
+    out = tmp_path / "out"
+    assert main([str(old), str(new), *options, "--out", str(out)]) == 0
+    assert "<svg" in (out / "accuracy_simulated_seconds.svg").read_text()
+    summary = pd.read_csv(out / "summary.csv").set_index("run_id")
+    assert summary["simulated_seconds"].to_dict() == {"new": "9.0", "old": "not known"}
 
 
 def test_a_run_that_is_evaluated_before_its_first_byte_begins_after_it(

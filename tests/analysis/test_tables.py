@@ -96,7 +96,8 @@ def test_every_evaluated_run_reaches_the_default_target(values: list[list[float 
     )
     rows = [
         {"run_id": f"r{i}", "round": r, "local_test_accuracy_mean": v, "global_test_accuracy": v}
-        | {"bytes_up_cumulative": 1, "bytes_down_cumulative": 1, "seconds_total": 1.0}
+        | {"bytes_up_cumulative": 1, "bytes_down_cumulative": 1}
+        | {"seconds_total": 1.0, "simulated_seconds_cumulative": float("nan")}
         for i, run in enumerate(values)
         for r, v in enumerate(run)
     ]
@@ -138,6 +139,29 @@ def test_local_only_costs_nothing_to_the_target(make_frames: MakeFrames) -> None
     row = summarise(*make_frames(runs)).set_index("run_id").loc["local"]
     assert (row["MB_up"], row["MB_down"], row["MB_to_target"]) == (0, 0, 0)
     assert (row["rounds_to_target"], row["bytes_to_fedavg"]) == (1, 0)
+
+
+def test_simulated_seconds_stand_in_the_table_of_runs_with_devices(make_frames: MakeFrames) -> None:
+    runs = {
+        "plain": ({"algorithm": "fedavg"}, FEDAVG, MB, MB),
+        "slow": ({"algorithm": "spatl"}, SPATL, MB, MB, 30.0),
+        "never": ({"algorithm": "fedper"}, [(0.5, 0.5)] * 2, MB, MB, 8.0),
+    }
+    table = summarise(*make_frames(runs), target=0.75)
+    names = list(table.columns)
+    assert names[names.index("seconds") + 1] == "simulated_seconds"
+    assert names[names.index("MB_to_target") + 1] == "simulated_seconds_to_target"
+    table = table.set_index("run_id")
+    assert table["simulated_seconds"].fillna(-1).to_dict() == {"plain": -1, "slow": 90, "never": 16}
+    to_target = table["simulated_seconds_to_target"]
+    assert (to_target["slow"], to_target["never"]) == (60, NOT_REACHED)
+    assert pd.isna(to_target["plain"])
+    cells = to_markdown(table.loc[["plain"], ["simulated_seconds_to_target"]]).splitlines()[-1]
+    assert cells == f"| {UNKNOWN} |"
+    assert to_csv(table.loc[["plain"], ["simulated_seconds"]]).endswith(f"\n{UNKNOWN}\n")
+    del runs["slow"], runs["never"]
+    without = summarise(*make_frames(runs), target=0.75)
+    assert not [name for name in without.columns if "simulated" in name]
 
 
 def test_runs_that_did_not_get_far_are_shown_without_blanks(
