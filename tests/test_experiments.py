@@ -33,7 +33,17 @@ model: {name: resnet20, options: {width: 8}, predictor: [head]}
 
 
 def test_every_preset_is_a_valid_experiment_of_its_name() -> None:
-    assert set(presets()) == {"demo", "fashion_lenet", "fashion_resnet20", "reference_fashion"}
+    assert set(presets()) == {
+        "cifar10_resnet20",
+        "cifar10_vgg11",
+        "demo",
+        "fashion_lenet",
+        "fashion_resnet20",
+        "femnist_cnn",
+        "reference_fashion",
+        "shakespeare_lstm",
+        "stragglers",
+    }
     for name, description in presets().items():
         assert load_experiment(name).name == name
         assert len(description) > 20

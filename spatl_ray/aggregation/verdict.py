@@ -12,7 +12,7 @@ from spatl_ray.aggregation.exact import limit
 from spatl_ray.parameters import Array
 from spatl_ray.update import Part, Parts, Update
 
-Status = Literal["accepted", "clipped", "rejected"]
+Status = Literal["accepted", "clipped", "rejected", "late"]
 
 
 @dataclass(frozen=True)
@@ -20,9 +20,10 @@ class Verdict:
     """What the aggregator makes of one update.
 
     Attributes:
-        status: accepted as it is, clipped (scaled down), or rejected.
+        status: accepted as it is, clipped (scaled down), rejected, or late: it came after the server
+            had stopped waiting.
         scale: factor on the update's values; 1 unless clipped.
-        reason: why it was clipped or rejected.
+        reason: why it is not simply accepted.
     """
 
     status: Status
@@ -32,7 +33,7 @@ class Verdict:
     @property
     def counts(self) -> bool:
         """Whether the update is summed."""
-        return self.status != "rejected"
+        return self.status in ("accepted", "clipped")
 
     def applied(self, update: Update) -> Update:
         """The update as it counts: scaled if it was clipped (values are float64 then)."""

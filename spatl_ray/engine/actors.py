@@ -94,6 +94,12 @@ class ClientActor:
         """Commit what `train_payloads` left open."""
         self._worker(held).commit(task, broadcast, step.verdicts)
 
+    def losses(
+        self, held: Held, task: EvaluationTask, broadcast: BroadcastBytes
+    ) -> dict[int, float]:
+        """Training losses of the models that some clients would receive now."""
+        return self._worker(held).losses(task, broadcast)
+
     def evaluate(
         self,
         held: Held,
@@ -122,6 +128,10 @@ class AggregatorActor:
         """The round's broadcast."""
         return self._aggregator.broadcast(round_, clients)
 
+    def sizes(self, broadcast: BroadcastBytes, clients: Sequence[int]) -> dict[int, int]:
+        """Bytes of a broadcast that each of some clients receives."""
+        return {client: broadcast.size(client) for client in clients}
+
     def facts(self) -> str:
         """The fingerprint of this process."""
         return self._aggregator.facts()
@@ -130,9 +140,15 @@ class AggregatorActor:
         """The one model of the whole federation, if there is one."""
         return self._aggregator.global_model()
 
-    def step(self, round_: int, expected: int, *groups: GroupSums | GroupPayloads) -> StepReport:
+    def step(
+        self,
+        round_: int,
+        expected: int,
+        late: frozenset[int],
+        *groups: GroupSums | GroupPayloads,
+    ) -> StepReport:
         """Combine the groups of a round."""
-        return self._aggregator.step(round_, expected, groups)
+        return self._aggregator.step(round_, expected, groups, late)
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

@@ -27,6 +27,8 @@ from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.update import Broadcast, Part, Parts, Update
 from spatl_ray.wire.codec import decode_broadcast, encode
 
+LATE = Verdict("late", reason="the cohort was complete before")
+
 
 class Aggregator:
     """The server of a run.
@@ -66,7 +68,11 @@ class Aggregator:
         return self.algorithm.global_model(self.server)
 
     def step(
-        self, round_: int, expected: int, groups: Sequence[GroupSums | GroupPayloads]
+        self,
+        round_: int,
+        expected: int,
+        groups: Sequence[GroupSums | GroupPayloads],
+        late: frozenset[int] = frozenset(),
     ) -> StepReport:
         """Combine the groups of a round, in any order; a group that comes twice counts once.
 
@@ -74,6 +80,7 @@ class Aggregator:
             round_: the round.
             expected: number of groups that the round has.
             groups: what the workers sent.
+            late: clients whose payloads came after the cohort was complete.
 
         Raises:
             AggregationError: a group of another round, or one that is missing.
@@ -88,7 +95,7 @@ class Aggregator:
         payloads = [g for g in unique.values() if isinstance(g, GroupPayloads)]
         verdicts: dict[int, Verdict] = {}
         if payloads:
-            totals, verdicts = self._combine(payloads)
+            totals, verdicts = self._combine(payloads, late)
         else:
             totals = self._merged([g.partial for g in sums]).totals()
         accepted = {c for g in sums for c in g.accepted}
@@ -119,13 +126,16 @@ class Aggregator:
         return merged
 
     def _combine(
-        self, groups: Sequence[GroupPayloads]
+        self, groups: Sequence[GroupPayloads], late: frozenset[int]
     ) -> tuple[Mapping[str, Total], dict[int, Verdict]]:
-        """Judge every update; means become coordinate-wise medians, plain sums stay sums."""
+        """Judge every update; for the median, means become medians and plain sums stay sums."""
         judged: list[tuple[Weights, Received]] = []
         verdicts: dict[int, Verdict] = {}
         envelopes = [(e, group.lr) for group in groups for e in group.envelopes]
         for envelope, lr in sorted(envelopes, key=lambda pair: pair[0].client):
+            if envelope.client in late:
+                verdicts[envelope.client] = LATE
+                continue
             received = self._receive(envelope, lr)
             verdicts[envelope.client] = received.verdict
             if received.verdict.counts:
@@ -134,6 +144,8 @@ class Aggregator:
         for weights, received in judged:
             partial.add(received.terms, weights)
         totals = dict(partial.totals())
+        if self.blueprint.experiment.aggregation.rule == "mean":
+            return totals, verdicts
         for accumulator in self.algorithm.accumulators():
             if accumulator.denominator is not None and judged:
                 parts = [received.terms[accumulator.name] for _, received in judged]

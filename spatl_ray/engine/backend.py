@@ -12,6 +12,7 @@ from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.aggregator import Aggregator
+from spatl_ray.engine.clock import surplus
 from spatl_ray.engine.device import choose_device
 from spatl_ray.engine.messages import (
     ClientReport,
@@ -21,6 +22,7 @@ from spatl_ray.engine.messages import (
     GroupPayloads,
     GroupSums,
     GroupTask,
+    Losses,
     Member,
     PanelMember,
     RoundOutcome,
@@ -35,18 +37,19 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """One round: who trains, and the predicted cost of each."""
+    """One round: who trains, the predicted cost of each, and the FLOPs of training on a sample."""
 
     round: int
     lr: float
     members: tuple[Member, ...]
     costs: tuple[float, ...]
+    flops: float = 0.0
 
     def groups(self, workers: int) -> list[GroupTask]:
         """The members placed on workers; those without work are left out."""
         placed = assign(self.costs, workers)
         return [
-            GroupTask(self.round, index, self.lr, tuple(self.members[i] for i in group))
+            GroupTask(self.round, index, self.lr, tuple(self.members[i] for i in group), self.flops)
             for index, group in enumerate(placed)
             if group
         ]
@@ -82,6 +85,9 @@ class Backend(Protocol):
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel."""
 
+    def losses(self, plan: EvaluationPlan) -> Losses:
+        """Training losses of the models that the plan's clients would receive now."""
+
     def arrays(self) -> Arrays:
         """The server's arrays."""
 
@@ -102,6 +108,12 @@ def settled(
     return tuple(final)
 
 
+def needs_payloads(experiment: Experiment) -> bool:
+    """Whether updates reach the aggregator one by one, because who counts is known only there."""
+    waits_for_some = experiment.asked_size > experiment.cohort_size
+    return experiment.aggregation.rule != "mean" or waits_for_some
+
+
 class SerialBackend:
     """Everything in this process, without Ray.
 
@@ -119,7 +131,7 @@ class SerialBackend:
         self._data = data
         self._states = states
         self._groups = groups
-        self._full = experiment.aggregation.rule != "mean"
+        self._full = needs_payloads(experiment)
 
     def start(self) -> list[Facts]:
         """Build worker and aggregator."""
@@ -142,7 +154,8 @@ class SerialBackend:
             reports.extend(reported)
             done(len(reported))
         trained = time.perf_counter()
-        step = self.aggregator.step(plan.round, len(tasks), groups)
+        late = surplus(reports, self._experiment.cohort_size)
+        step = self.aggregator.step(plan.round, len(tasks), groups, late)
         if self._full:
             for task in tasks:
                 self.worker.commit(task, broadcast, step.verdicts)
@@ -157,6 +170,14 @@ class SerialBackend:
         clients, global_test = self.worker.evaluate(task, broadcast)
         ordered = tuple(sorted(clients, key=lambda score: score.client))
         return Evaluation(ordered, global_test, time.perf_counter() - start)
+
+    def losses(self, plan: EvaluationPlan) -> Losses:
+        """Training losses of the models that the plan's clients would receive now."""
+        clients = [m.client for m in plan.members]
+        broadcast = self.aggregator.broadcast(plan.round, clients)
+        (task,) = plan.tasks(1)
+        values = self.worker.losses(task, broadcast)
+        return Losses(values, {c: broadcast.size(c) for c in clients})
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from spatl_ray.aggregation.masked import Partial, Weights
 from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.federation.devices import Device, Times
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import Score
 from spatl_ray.update import Mask
@@ -23,22 +24,27 @@ class Member:
         weights: its weights in the sums.
         last: the round in which its state was last committed, -1 for never.
         measure: whether its model is evaluated right after local training.
+        device: what its device can do, or None if no time is simulated.
+        informed: whether it received the round's broadcast already, when it was asked for its loss.
     """
 
     client: int
     weights: Weights
     last: int = NEVER
     measure: bool = False
+    device: Device | None = None
+    informed: bool = False
 
 
 @dataclass(frozen=True)
 class GroupTask:
-    """The clients that one worker trains in one round."""
+    """The clients that one worker trains in one round; `flops` are those of training on a sample."""
 
     round: int
     group: int
     lr: float
     members: tuple[Member, ...]
+    flops: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,7 +110,7 @@ class LayerReport:
 class ClientReport:
     """What one client's round cost and gave; `status` is "pending" until the verdict is known.
 
-    `samples` is n_i; `processed` counts the samples of all epochs.
+    `samples` is n_i; `processed` counts the samples of all epochs; `times` are simulated seconds.
     """
 
     client: int
@@ -117,6 +123,7 @@ class ClientReport:
     bytes_down: int = 0
     density: float | None = None
     processed: int = 0
+    times: Times | None = None
     seconds: float = 0.0
     actor: str = ""
     after_local: Score | None = None
@@ -141,6 +148,14 @@ class RoundOutcome:
     clients: tuple[ClientReport, ...]
     seconds_train: float
     seconds_aggregate: float
+
+
+@dataclass(frozen=True)
+class Losses:
+    """Training losses of the models that some clients would receive now, and what telling them cost."""
+
+    values: Mapping[int, float]
+    bytes_down: Mapping[int, int]
 
 
 @dataclass(frozen=True)

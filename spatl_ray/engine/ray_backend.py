@@ -15,8 +15,16 @@ from ray.exceptions import GetTimeoutError, RayError
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
-from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, settled
-from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome, StepReport
+from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, needs_payloads, settled
+from spatl_ray.engine.clock import surplus
+from spatl_ray.engine.messages import (
+    ClientReport,
+    Evaluation,
+    Facts,
+    Losses,
+    RoundOutcome,
+    StepReport,
+)
 from spatl_ray.engine.schedule import count_workers
 from spatl_ray.errors import EngineError, SpatlError
 from spatl_ray.parameters import Arrays
@@ -38,7 +46,8 @@ class RayBackend:
         self._experiment = experiment
         self._data = data
         self._states = states
-        self._full = experiment.aggregation.rule != "mean"
+        self._full = needs_payloads(experiment)
+        self._picks = experiment.asked_size > experiment.cohort_size
         self._owns_ray = False
         self._held: list[Any] = []
         self._workers: list[Any] = []
@@ -88,8 +97,14 @@ class RayBackend:
             group, reported = method.options(num_returns=2).remote(self._held, task, broadcast)
             groups.append(group)
             waiting[reported] = (worker, task)
-        step = self._aggregator.step.remote(plan.round, len(tasks), *groups)
-        reports = self._collect(list(waiting), done)
+        if self._picks:
+            reports = self._collect(list(waiting), done)
+            late = surplus(reports, self._experiment.cohort_size)
+            step = self._aggregator.step.remote(plan.round, len(tasks), late, *groups)
+        else:
+            # With nobody to leave out, the aggregator starts as soon as the groups are there.
+            step = self._aggregator.step.remote(plan.round, len(tasks), frozenset(), *groups)
+            reports = self._collect(list(waiting), done)
         trained = time.perf_counter()
         stepped: StepReport = self._get(step)
         if self._full:
@@ -114,6 +129,19 @@ class RayBackend:
         clients = sorted((s for scores, _ in answers for s in scores), key=lambda s: s.client)
         global_test = next((score for _, score in answers if score is not None), None)
         return Evaluation(tuple(clients), global_test, time.perf_counter() - start)
+
+    def losses(self, plan: EvaluationPlan) -> Losses:
+        """Training losses of the models that the plan's clients would receive now."""
+        clients = [m.client for m in plan.members]
+        broadcast = self._aggregator.broadcast.remote(plan.round, clients)
+        tasks = plan.tasks(len(self._workers))
+        pending = [
+            worker.losses.remote(self._held, task, broadcast)
+            for worker, task in zip(self._workers, tasks, strict=True)
+        ]
+        answers = self._get(pending)
+        sizes = self._get(self._aggregator.sizes.remote(broadcast, clients))
+        return Losses({c: loss for answer in answers for c, loss in answer.items()}, sizes)
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

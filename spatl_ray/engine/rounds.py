@@ -5,32 +5,29 @@ from __future__ import annotations
 import shutil
 import time
 from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 
-import numpy as np
 import torch
 
-from spatl_ray.algorithms.registry import make_algorithm
+from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import FederatedData, federate
 from spatl_ray.engine import rows
-from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan, SerialBackend
+from spatl_ray.engine.backend import Backend, RoundPlan, SerialBackend
 from spatl_ray.engine.blueprint import Blueprint, make_blueprint
+from spatl_ray.engine.checks import check, combined, faults_without_data, fleet_of
+from spatl_ray.engine.clock import probe_seconds, round_seconds
+from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.export import save_server
 from spatl_ray.engine.flops import training_flops
-from spatl_ray.engine.messages import NEVER, Evaluation, Facts, Member, PanelMember, RoundOutcome
-from spatl_ray.engine.schedule import (
-    cohort_weights,
-    objective_weights,
-    sample_cohort,
-    sample_panel,
-)
-from spatl_ray.errors import ConfigError, EngineError, SpatlError
-from spatl_ray.models.split import model_factory
-from spatl_ray.progress import Observer
+from spatl_ray.engine.messages import Evaluation, Facts, RoundOutcome
+from spatl_ray.engine.schedule import sample_panel
+from spatl_ray.errors import EngineError, SpatlError
+from spatl_ray.loggers.registry import make_loggers
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
 
@@ -56,7 +53,7 @@ def run(
     experiment: Experiment,
     *,
     dataset: Dataset | None = None,
-    observers: Sequence[Observer] = (),
+    callbacks: Sequence[Callback] = (),
     backend: Backend | None = None,
 ) -> RunSummary:
     """Run an experiment and write its results.
@@ -64,7 +61,7 @@ def run(
     Args:
         experiment: what to run.
         dataset: in-memory data instead of the config's.
-        observers: told about progress.
+        callbacks: told about progress, after those that the config names.
         backend: instead of the config's; it must be made for the same experiment and data.
 
     Raises:
@@ -79,6 +76,7 @@ def run(
         overwrite=experiment.results.overwrite,
         flush_seconds=experiment.results.flush_seconds,
     )
+    loggers = make_loggers(experiment)
     data, blueprint = prepare(experiment, dataset)
     states = state_folder(experiment)
     backend = backend or make_backend(experiment, data, states)
@@ -87,8 +85,7 @@ def run(
         _refuse_mixed(experiment, facts)
         _remove_leftovers(experiment)
         writer.start(rows.run_row(experiment, data, facts))
-        flops = training_flops(blueprint.model, data.dataset.spec)
-        job = _Run(experiment, data, blueprint, flops, backend, writer, tuple(observers))
+        job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *callbacks))
         return job.to_end()
     finally:
         backend.close()
@@ -125,32 +122,15 @@ def prepare(
     Raises:
         SpatlError: the one fault, as it is; or a ConfigError with all of them.
     """
-    faults: list[SpatlError] = []
-    data = None
     try:
         given = dataset or load_dataset(experiment.data, experiment.seed)
         data = federate(given, experiment)
-        return data, make_blueprint(experiment, given.spec, torch.device("cpu"))
     except SpatlError as error:
-        faults.append(error)
-    if data is None:
-        # Without data there is no shape to build the model for; its name can still be wrong.
-        for check in (_check_model_name, _check_algorithm):
-            try:
-                check(experiment)
-            except SpatlError as error:
-                faults.append(error)
-    if len(faults) == 1:
-        raise faults[0]
-    raise ConfigError([line for fault in faults for line in str(fault).splitlines()])
-
-
-def _check_model_name(experiment: Experiment) -> None:
-    model_factory(experiment.model.name)
-
-
-def _check_algorithm(experiment: Experiment) -> None:
-    make_algorithm(experiment.algorithm)
+        faults = [error, *faults_without_data(experiment)]
+        raise combined(faults) from error
+    blueprint = make_blueprint(experiment, given.spec, torch.device("cpu"))
+    check(experiment, data, blueprint)
+    return data, blueprint
 
 
 def make_backend(experiment: Experiment, data: FederatedData, states: Path) -> Backend:
@@ -179,26 +159,27 @@ class _Run:
     experiment: Experiment
     data: FederatedData
     blueprint: Blueprint
-    flops: float
     backend: Backend
     writer: ResultsWriter
-    observers: tuple[Observer, ...]
+    callbacks: tuple[Callback, ...]
     ledger: rows.Ledger = field(default_factory=rows.Ledger)
     last: rows.Row = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        samples = self.data.sizes("train")
-        self._costs = samples.astype(np.float64)
-        self._objective = objective_weights(self.experiment, samples)
+        self._samples = self.data.sizes("train")
+        self._flops = training_flops(self.blueprint.model, self.data.dataset.spec)
+        self._fleet = fleet_of(self.experiment)
+        self._cohorts = Cohorts(
+            self.experiment, self._samples, self._fleet, self._flops, self.backend
+        )
         self._panel = sample_panel(self.experiment)
-        self._last = np.full(self.experiment.clients, NEVER, dtype=np.int32)
 
     def to_end(self) -> RunSummary:
         """All rounds; Ctrl-C ends the run with readable results."""
         status, error = "failed", None
         try:
-            for observer in self.observers:
-                observer.run_started(self.experiment, self.experiment.run_id)
+            for callback in self.callbacks:
+                callback.run_started(self.experiment, self.experiment.run_id)
             for round_ in range(self.experiment.rounds):
                 self._round(round_)
             self._save()
@@ -210,10 +191,15 @@ class _Run:
             raise
         finally:
             self.writer.finish(status, error)
-            for observer in self.observers:
-                observer.run_ended(status)
+            self._say_goodbye(status)
         folder = Path(self.experiment.results.folder).absolute()
         return RunSummary(self.experiment.run_id, folder, status, self.last)
+
+    def _say_goodbye(self, status: str) -> None:
+        """Tell every callback how the run ended, also if one of them raises."""
+        with ExitStack() as goodbyes:
+            for callback in reversed(self.callbacks):
+                goodbyes.callback(callback.run_ended, status)
 
     def _round(self, round_: int) -> None:
         """One round, from its cohort to its rows."""
@@ -221,66 +207,82 @@ class _Run:
         experiment = self.experiment
         due = (round_ + 1) % experiment.evaluation.every == 0 or round_ + 1 == experiment.rounds
         lr = learning_rate(experiment.training, round_, experiment.rounds)
-        outcome = self._train(round_, lr, due)
+        asked = self._cohorts.draw(round_, lr, set(self._panel.tolist()) if due else set())
+        outcome = self._train(asked.plan)
+        self._cohorts.ended(round_, outcome.clients)
         evaluation = self._evaluate(round_ + 1, lr) if due else None
-        self._write(round_, lr, outcome, evaluation, start)
+        self._write(asked, outcome, evaluation, start)
 
-    def _train(self, round_: int, lr: float, measure: bool) -> RoundOutcome:
+    def _train(self, plan: RoundPlan) -> RoundOutcome:
         """Train the round's cohort."""
-        cohort = sample_cohort(self.experiment, round_)
-        weights = cohort_weights(cohort, self._objective)
-        panel = set(self._panel.tolist()) if measure else set()
-        members = tuple(
-            Member(client, weight, int(self._last[client]), client in panel)
-            for client, weight in zip(cohort.tolist(), weights, strict=True)
-        )
-        costs = tuple(self._costs[cohort].tolist())
+        round_, size = plan.round, len(plan.members)
         finished = 0
 
         def done(count: int) -> None:
             nonlocal finished
             finished += count
-            for observer in self.observers:
-                observer.clients_done(round_, finished, len(members))
+            for callback in self.callbacks:
+                callback.clients_done(round_, finished, size)
 
-        outcome = self.backend.train(RoundPlan(round_, lr, members, costs), done)
-        if all(report.status == "failed" for report in outcome.clients):
+        outcome = self.backend.train(plan, done)
+        if outcome.clients and all(report.status == "failed" for report in outcome.clients):
             first = outcome.clients[0]
             raise EngineError(
                 f"every client of round {round_} failed; client {first.client}: {first.reason}"
             )
-        counted = [r.client for r in outcome.clients if r.status in ("accepted", "clipped")]
-        self._last[counted] = round_
         return outcome
 
     def _evaluate(self, round_: int, lr: float) -> Evaluation:
         """Evaluate what the panel would receive in round `round_`."""
-        members = tuple(PanelMember(c, int(self._last[c])) for c in self._panel.tolist())
-        costs = tuple(self._costs[self._panel].tolist())
-        return self.backend.evaluate(EvaluationPlan(round_, lr, members, costs))
+        return self.backend.evaluate(self._cohorts.evaluation(round_, lr, self._panel))
 
     def _write(
-        self,
-        round_: int,
-        lr: float,
-        outcome: RoundOutcome,
-        evaluation: Evaluation | None,
-        start: float,
+        self, asked: Asked, outcome: RoundOutcome, evaluation: Evaluation | None, start: float
     ) -> None:
-        """The round's rows, to the results and to the observers."""
-        seconds = time.perf_counter() - start
-        self.last = rows.round_row(round_, lr, outcome, evaluation, self.ledger, seconds)
-        events = rows.event_rows(round_, outcome, datetime.now(UTC))
-        if not any(report.status in ("accepted", "clipped") for report in outcome.clients):
-            events.append(rows.nothing_accepted(round_, datetime.now(UTC)))
+        """The round's rows, to the results and to the callbacks."""
+        round_, probed = asked.plan.round, asked.unused_bytes
+        self.last = rows.round_row(
+            round_,
+            asked.plan.lr,
+            outcome,
+            evaluation,
+            self.ledger,
+            time.perf_counter() - start,
+            self._simulated(asked, outcome),
+            probed,
+        )
+        clients = rows.client_rows(round_, outcome, evaluation, self._flops, probed)
+        events = self._events(round_, outcome)
         self.writer.add("rounds", [self.last])
-        self.writer.add("clients", rows.client_rows(round_, outcome, evaluation, self.flops))
+        self.writer.add("clients", clients)
         self.writer.add("layers", rows.layer_rows(round_, outcome))
         self.writer.add("events", events)
-        for observer in self.observers:
+        for callback in self.callbacks:
             for event in events:
-                observer.event(event)
-            observer.round_ended(self.last)
+                callback.event(event)
+            callback.clients_ended(round_, clients)
+            callback.round_ended(self.last)
+
+    def _simulated(self, asked: Asked, outcome: RoundOutcome) -> float | None:
+        """Seconds of the round on the clients' devices; None without devices."""
+        if self._fleet is None:
+            return None
+        waited = round_seconds(self.experiment, outcome.clients)
+        if asked.probed is None:
+            return waited
+        bytes_down = asked.probed.bytes_down
+        return waited + probe_seconds(self._fleet, self._flops, self._samples, bytes_down)
+
+    def _events(self, round_: int, outcome: RoundOutcome) -> list[rows.Row]:
+        """What was noteworthy."""
+        now = datetime.now(UTC)
+        events = rows.event_rows(round_, outcome, now)
+        there, wanted = len(outcome.clients), self.experiment.asked_size
+        if there < wanted:
+            events.append(rows.few_clients(round_, there, wanted, now))
+        if not any(report.status in ("accepted", "clipped") for report in outcome.clients):
+            events.append(rows.nothing_accepted(round_, now))
+        return events
 
     def _save(self) -> None:
         """Keep the server's arrays, the global model among them."""

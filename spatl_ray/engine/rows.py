@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,6 +13,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.environment import versions
 from spatl_ray.engine.messages import ClientReport, ClientScore, Evaluation, Facts, RoundOutcome
+from spatl_ray.federation.devices import Times
 from spatl_ray.training.evaluate import Score
 
 Row = dict[str, object]
@@ -21,7 +22,8 @@ Row = dict[str, object]
 def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> Row:
     """The row of table `runs`, without what the writer adds."""
     partition = experiment.partition.model_dump(exclude={"name"})
-    arguments = ", ".join(f"{k}={v:g}" for k, v in partition.items())
+    partition.update(partition.pop("options", {}))
+    arguments = ", ".join(f"{k}={_short(v)}" for k, v in partition.items())
     return {
         "name": experiment.name,
         "algorithm": experiment.algorithm.name,
@@ -43,12 +45,17 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
     }
 
 
+def _short(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
 @dataclass
 class Ledger:
     """What adds up over rounds."""
 
     bytes_up: int = 0
     bytes_down: int = 0
+    simulated: float | None = None
 
 
 def round_row(
@@ -58,15 +65,31 @@ def round_row(
     evaluation: Evaluation | None,
     ledger: Ledger,
     seconds: float,
+    simulated: float | None = None,
+    probed: Mapping[int, int] | None = None,
 ) -> Row:
-    """The row of table `rounds`; `ledger` is brought forward."""
+    """The row of table `rounds`; `ledger` is brought forward.
+
+    Args:
+        round_: the round.
+        lr: its learning rate.
+        outcome: its reports.
+        evaluation: its scores, if it was evaluated.
+        ledger: what adds up.
+        seconds: that it took here.
+        simulated: seconds that it took on the clients' devices.
+        probed: bytes that candidates received who were not drawn.
+    """
     reports = outcome.clients
     up, down = sum(r.bytes_up for r in reports), sum(r.bytes_down for r in reports)
+    down += sum((probed or {}).values())
+    if simulated is not None:
+        ledger.simulated = (ledger.simulated or 0.0) + simulated
     ledger.bytes_up += up
     ledger.bytes_down += down
     counts = {
         s: sum(r.status == s for r in reports)
-        for s in ("accepted", "clipped", "rejected", "failed")
+        for s in ("accepted", "clipped", "rejected", "failed", "late")
     }
     return {
         "round": round_,
@@ -80,6 +103,8 @@ def round_row(
         "bytes_down_cumulative": ledger.bytes_down,
         "density": _mean(r.density for r in reports),
         "lr": lr,
+        "simulated_seconds": simulated,
+        "simulated_seconds_cumulative": ledger.simulated,
         "seconds_train": outcome.seconds_train,
         "seconds_aggregate": outcome.seconds_aggregate,
         "seconds_evaluate": 0.0 if evaluation is None else evaluation.seconds,
@@ -113,27 +138,35 @@ def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation 
 
 
 def client_rows(
-    round_: int, outcome: RoundOutcome, evaluation: Evaluation | None, flops: float
+    round_: int,
+    outcome: RoundOutcome,
+    evaluation: Evaluation | None,
+    flops: float,
+    probed: Mapping[int, int] | None = None,
 ) -> list[Row]:
-    """Rows of table `clients`: whoever took part or was evaluated.
+    """Rows of table `clients`: whoever took part, was evaluated or was asked for a loss.
 
     Args:
         round_: the round.
         outcome: its reports.
         evaluation: its scores, if it was evaluated.
         flops: of training on one sample.
+        probed: bytes that candidates received who were not drawn.
     """
+    probed = probed or {}
     reports = {r.client: r for r in outcome.clients}
     scores = {} if evaluation is None else {s.client: s for s in evaluation.clients}
     rows = []
-    for client in sorted(reports.keys() | scores.keys()):
+    for client in sorted(reports.keys() | scores.keys() | probed.keys()):
         took_part, scored = reports.get(client), scores.get(client)
         rows.append(
             {
                 "round": round_,
                 "client": client,
                 **_report_columns(
-                    took_part or ClientReport(client, ""), took_part is not None, flops
+                    took_part or ClientReport(client, "", bytes_down=probed.get(client, 0)),
+                    took_part is not None,
+                    flops,
                 ),
                 **_score_columns(scored),
             }
@@ -157,8 +190,19 @@ def _report_columns(report: ClientReport, participated: bool, flops: float) -> R
         "bytes_down": report.bytes_down,
         "density": report.density,
         "flops": flops * report.processed if report.processed else None,
+        **_times_columns(report.times),
         "actor": report.actor if participated else None,
         "seconds": report.seconds if trained else None,
+    }
+
+
+def _times_columns(times: Times | None) -> Row:
+    """Simulated seconds on the client's device."""
+    return {
+        "simulated_seconds_train": None if times is None else times.train,
+        "simulated_seconds_uplink": None if times is None else times.uplink,
+        "simulated_seconds_downlink": None if times is None else times.downlink,
+        "simulated_seconds": None if times is None else times.total,
     }
 
 
@@ -202,7 +246,10 @@ def layer_rows(round_: int, outcome: RoundOutcome) -> list[Row]:
 
 
 def event_rows(round_: int, outcome: RoundOutcome, now: object) -> list[Row]:
-    """Rows of table `events`: clients that failed, were rejected or clipped."""
+    """Rows of table `events`: clients that failed, were rejected or clipped.
+
+    Late updates have their column: where more clients are asked than needed, they are the rule.
+    """
     return [
         {
             "time": now,
@@ -214,7 +261,7 @@ def event_rows(round_: int, outcome: RoundOutcome, now: object) -> list[Row]:
             "message": report.reason,
         }
         for report in outcome.clients
-        if report.status != "accepted"
+        if report.status not in ("accepted", "late")
     ]
 
 
@@ -222,6 +269,12 @@ def nothing_accepted(round_: int, now: object) -> Row:
     """The event of a round that moved nothing."""
     message = "no update of this round was accepted: the model stays as it was"
     return {"time": now, "round": round_, "client": None, "kind": "idle round", "message": message}
+
+
+def few_clients(round_: int, there: int, wanted: int, now: object) -> Row:
+    """The event of a round for which too few clients were available."""
+    message = f"{there} of {wanted} wanted clients were available"
+    return {"time": now, "round": round_, "client": None, "kind": "few clients", "message": message}
 
 
 def _accuracy(score: Score | None) -> float | None:

@@ -19,13 +19,6 @@ Integers = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 
 
-def sample_cohort(experiment: Experiment, round_: int) -> Integers:
-    """The round's cohort: distinct clients, uniform, in ascending order."""
-    generator = seeding.generator(experiment.seed, "cohort", round_)
-    chosen = generator.choice(experiment.clients, experiment.cohort_size, replace=False)
-    return np.sort(chosen)
-
-
 def sample_panel(experiment: Experiment) -> Integers:
     """The fixed evaluation panel: distinct clients, in ascending order."""
     size = min(experiment.evaluation.panel, experiment.clients)
@@ -45,11 +38,21 @@ def objective_weights(experiment: Experiment, samples: Integers) -> Doubles:
     return shares
 
 
-def cohort_weights(cohort: Integers, objective: Doubles) -> list[Weights]:
-    """Each member's p_i, and p_i over the cohort's sum."""
+def cohort_weights(cohort: Integers, objective: Doubles, chance: Doubles) -> list[Weights]:
+    """Each member's weight in the cohort, and its p_i.
+
+    The weight is p_i / q_i over the cohort's sum: who is drawn more often counts less each time, so
+    that the objective stays the same in expectation (Li et al., ICLR 2020, section 3.2).
+
+    Args:
+        cohort: the members.
+        objective: p_i of all clients.
+        chance: q_i of the members, up to a factor.
+    """
     own = objective[cohort]
-    total = own.sum()
-    return [Weights(float(p / total), float(p)) for p in own]
+    corrected = own / chance
+    total = corrected.sum()
+    return [Weights(float(w / total), float(p)) for w, p in zip(corrected, own, strict=True)]
 
 
 def assign(costs: Sequence[float], workers: int) -> list[list[int]]:

@@ -6,6 +6,7 @@ before it, so that a retried call gives the same bits.
 
 from __future__ import annotations
 
+import math
 import time
 from collections.abc import Mapping
 from contextlib import AbstractContextManager
@@ -36,11 +37,13 @@ from spatl_ray.engine.messages import (
     GroupSums,
     GroupTask,
     Member,
+    PanelMember,
 )
 from spatl_ray.engine.population import Population
 from spatl_ray.engine.receive import receive
 from spatl_ray.engine.report import layer_reports, sent_share
-from spatl_ray.errors import AggregationError, StateError, WireError
+from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
+from spatl_ray.federation.devices import Times
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
 from spatl_ray.training.local import LocalResult, Trainer
@@ -75,6 +78,7 @@ class Outcome:
     proposal: Proposal
     sent: Update
     payload: bytes
+    times: Times | None
     seconds: float
 
 
@@ -140,7 +144,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
                 continue
-            verdict = self._contribute(outcome, partial)
+            verdict = self._late(outcome) or self._contribute(outcome, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
@@ -156,6 +160,10 @@ class Worker:
             outcome = self._attempt(task, member, common, broadcast)
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
+                continue
+            late = self._late(outcome)
+            if late is not None:
+                reports.append(self._report(outcome, late.status, late.reason, broadcast))
                 continue
             pending[member.client] = outcome
             remembered = self.algorithm.remembered(outcome.view.state)
@@ -200,6 +208,13 @@ class Worker:
                 actor=self.name,
             )
 
+    def _late(self, outcome: Outcome) -> Verdict | None:
+        """The verdict on an update that arrives after the deadline; None for one in time."""
+        deadline, times = self.experiment.stragglers.deadline, outcome.times
+        if deadline is None or times is None or times.total <= deadline:
+            return None
+        return Verdict("late", reason=f"after {times.total:g} s, the deadline is {deadline:g} s")
+
     def _contribute(self, outcome: Outcome, partial: Partial) -> Verdict:
         """Judge one client's decoded update, sum it and commit its state."""
         view, client = outcome.view, outcome.member.client
@@ -219,9 +234,7 @@ class Worker:
     ) -> Outcome:
         """Train one client and encode what it would send."""
         start = time.perf_counter()
-        view, samples = self._view(
-            task.round, task.lr, member.client, member.last, common, broadcast
-        )
+        view, samples = self._view(task.round, task.lr, member, common, broadcast)
         results = []
         for index, local_task in enumerate(self.algorithm.tasks(view)):
             stream = f"train {index}"
@@ -237,8 +250,19 @@ class Worker:
             task.round, member.client, self._steps(results[0]), view.samples, proposal.parts
         )
         payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
+        budget = view.budget_bytes_up
+        if budget is not None and len(payload) > budget:
+            raise ConfigError(
+                f"devices.budget_bytes_up must be at least {len(payload)}, the bytes of the update, "
+                f"got {budget:g} for client {member.client}"
+            )
+        times = None
+        if member.device is not None:
+            flops = task.flops * sum(r.samples for r in results)
+            down = 0 if member.informed else broadcast.size(member.client)
+            times = member.device.seconds(flops, len(payload), down)
         seconds = time.perf_counter() - start
-        return Outcome(member, view, tuple(results), proposal, sent, payload, seconds)
+        return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)
 
     def _seeded(self, view: ClientView, stream: str) -> AbstractContextManager[None]:
         """torch's global generator, seeded for one client's round."""
@@ -253,13 +277,13 @@ class Worker:
         self,
         round_: int,
         lr: float,
-        client: int,
-        last: int,
+        member: Member | PanelMember,
         common: Parts,
         broadcast: BroadcastBytes,
     ) -> tuple[ClientView, tuple[torch.Tensor, torch.Tensor]]:
         """What a client sees, and its training samples."""
-        state = self.store.read(client, last)
+        client, device = member.client, getattr(member, "device", None)
+        state = self.store.read(client, member.last)
         samples = self.population.samples(client, "train")
         personal = self._decode(broadcast.personal.get(client, b""), round_)
         view = ClientView(
@@ -271,6 +295,8 @@ class Worker:
             state=state,
             validate=lambda vector: self.evaluator.score(vector, client, "validation"),
             seed=self.experiment.seed,
+            budget_bytes_up=None if device is None else device.budget_bytes_up,
+            budget_flops=None if device is None else device.budget_flops,
         )
         return view, samples
 
@@ -311,6 +337,7 @@ class Worker:
             bytes_down=broadcast.size(client),
             density=sent_share(outcome.sent.parts, spaces, self.algorithm.layout),
             processed=sum(r.samples for r in results),
+            times=outcome.times,
             seconds=outcome.seconds,
             actor=self.name,
             layers=layer_reports(outcome.proposal, self.algorithm.layout),
@@ -339,12 +366,22 @@ class Worker:
         common = self._decode(broadcast.common, task.round)
         scores: list[ClientScore] = []
         for member in task.members:
-            view, samples = self._view(
-                task.round, task.lr, member.client, member.last, common, broadcast
-            )
+            view, samples = self._view(task.round, task.lr, member, common, broadcast)
             scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
         whole = task.global_model
         return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
+
+    def losses(self, task: EvaluationTask, broadcast: BroadcastBytes) -> dict[int, float]:
+        """The loss on its training samples of the model that each of the clients would receive now."""
+        common = self._decode(broadcast.common, task.round)
+        losses = {}
+        for member in task.members:
+            view, _ = self._view(task.round, task.lr, member, common, broadcast)
+            score = self.evaluator.score(
+                self.algorithm.personal_model(view.received, view.state), member.client, "train"
+            )
+            losses[member.client] = math.inf if score is None else score.loss
+        return losses
 
 
 def _check_finite(result: LocalResult) -> None:

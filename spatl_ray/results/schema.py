@@ -69,6 +69,11 @@ def _seconds(*names: str) -> list[pa.Field]:
     return [_field(name, pa.float64(), "seconds", measured=True) for name in names]
 
 
+def _simulated(*names: str) -> list[pa.Field]:
+    """Seconds on the clients' devices: computed from the config, so the same on any machine."""
+    return [_field(name, pa.float64(), "seconds") for name in names]
+
+
 _RUNS = [
     *(_text(name) for name in ("run_id", "name", "algorithm", "dataset", "partition", "model")),
     _count("seed", pa.int64()),
@@ -90,7 +95,7 @@ _RUNS = [
 _ROUNDS = [
     _text("run_id"),
     _round(),
-    *_counts("participants", "accepted", "clipped", "rejected", "failed"),
+    *_counts("participants", "accepted", "clipped", "rejected", "failed", "late"),
     _number("train_loss"),
     *_fractions("global_test_accuracy"),
     _number("global_test_loss"),
@@ -107,6 +112,7 @@ _ROUNDS = [
     *_bytes("bytes_up", "bytes_down", "bytes_up_cumulative", "bytes_down_cumulative"),
     *_fractions("density"),
     _number("lr"),
+    *_simulated("simulated_seconds", "simulated_seconds_cumulative"),
     *_seconds("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_total"),
 ]
 
@@ -130,6 +136,12 @@ _CLIENTS = [
     *_bytes("bytes_up", "bytes_down"),
     *_fractions("density"),
     _number("flops", "flop"),
+    *_simulated(
+        "simulated_seconds_train",
+        "simulated_seconds_uplink",
+        "simulated_seconds_downlink",
+        "simulated_seconds",
+    ),
     _text("actor", required=False, measured=True),
     *_seconds("seconds"),
 ]
@@ -176,7 +188,7 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 
 CHOICES: Mapping[tuple[str, str], frozenset[str]] = {
     ("runs", "status"): frozenset({"running", "finished", "interrupted", "failed"}),
-    ("clients", "status"): frozenset({"accepted", "clipped", "rejected", "failed"}),
+    ("clients", "status"): frozenset({"accepted", "clipped", "rejected", "failed", "late"}),
     ("clients", "evaluated_as"): frozenset({"trained", "initial", "transfer"}),
 }
 """The texts that a column may hold."""

@@ -20,6 +20,7 @@ from bare import rounds_per_second
 
 from spatl_ray import Dataset, run
 from spatl_ray.aggregation.exact import ExactSum
+from spatl_ray.callbacks import Callback
 from spatl_ray.config import Model
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.experiments import experiment_from
@@ -35,26 +36,14 @@ WORKLOADS = {
 ROUNDS = 4
 
 
-class Stopwatch:
-    """An observer that notes when each round ended."""
+class Stopwatch(Callback):
+    """Notes when each round ended."""
 
     def __init__(self) -> None:
         self.ends: list[float] = []
 
-    def run_started(self, experiment: object, run_id: str) -> None:
-        pass
-
-    def clients_done(self, round_: int, done: int, cohort: int) -> None:
-        pass
-
     def round_ended(self, row: object) -> None:
         self.ends.append(time.perf_counter())
-
-    def event(self, row: object) -> None:
-        pass
-
-    def run_ended(self, status: str) -> None:
-        pass
 
 
 def make_dataset(name: str) -> Dataset:
@@ -86,7 +75,7 @@ def simulated(name: str, dataset: Dataset, backend: str, algorithm: str) -> floa
                 "results": {"folder": folder},
             }
         )
-        run(experiment, dataset=dataset, observers=(watch,))
+        run(experiment, dataset=dataset, callbacks=(watch,))
     return ROUNDS / (watch.ends[ROUNDS] - watch.ends[0])
 
 

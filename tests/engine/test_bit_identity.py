@@ -148,3 +148,34 @@ def test_actors_share_gpus(tmp_path: Path, reference: dict[str, dict[str, Any]])
     assert_identical(everything(experiment), reference["fedavg"])
     hardware = json.loads(pd.read_parquet(tmp_path / "runs")["hardware"].iloc[0])
     assert len({worker["node"] for worker in hardware}) == 2
+
+
+HETEROGENEOUS: dict[str, dict[str, Any]] = {
+    "over-sampled": {
+        "devices": {"budget_bytes_up": 12_000.0},
+        "stragglers": {"oversample": 1.4},
+        "availability": {"name": "random", "p": 0.9},
+    },
+    "deadline and losses": {
+        "devices": {"compute": {"name": "lognormal", "median": 5e7, "sigma": 2.0}},
+        "stragglers": {"deadline": 1.0},
+        "sampler": {"name": "power_of_choice", "candidates": 8, "loss": "current"},
+        "training": {"lr": 0.05, "augment": {"crop": 1, "flip": True, "cutout": 2}},
+    },
+}
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", HETEROGENEOUS)
+def test_devices_and_samplers_agree_too(tmp_path: Path, name: str) -> None:
+    found = []
+    for backend, engine in (("serial", {"backend": "serial"}), ("ray", {"workers": 3})):
+        experiment = small(
+            tmp_path / backend, ALGORITHMS["spatl"], engine=engine, **HETEROGENEOUS[name]
+        )
+        run(experiment)
+        found.append(everything(experiment))
+    assert_identical(*found)
+    assert set(found[0]["clients.status"]) >= {"accepted", "late"}
+    assert np.isfinite(found[0]["rounds.simulated_seconds"]).all()

@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 import torch
 from client_rounds import committed
+from cohort_draws import sample_cohort
 from small_runs import HIDDEN, SIZE, ran, same_bits, saved, small, table
 
 from spatl_ray import run
@@ -16,7 +17,7 @@ from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.engine.backend import EvaluationPlan, SerialBackend
 from spatl_ray.engine.messages import PanelMember
 from spatl_ray.engine.population import Population
-from spatl_ray.engine.schedule import sample_cohort, sample_panel
+from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.models.mlp import MLP
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import Score

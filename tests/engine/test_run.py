@@ -11,6 +11,7 @@ from small_runs import images, ran, same_bits, saved, server_file, small, table
 
 import spatl_ray
 from spatl_ray import run
+from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ResultsError
 from spatl_ray.results.schema import unmeasured
@@ -18,7 +19,7 @@ from spatl_ray.results.schema import unmeasured
 Row = Mapping[str, object]
 
 
-class Witness:
+class Witness(Callback):
     """Notes what a run tells, and presses Ctrl-C at one moment."""
 
     def __init__(self, stop: tuple[str, int] | None = None) -> None:
@@ -87,11 +88,11 @@ def test_the_public_names_are_there() -> None:
         spatl_ray.nothing  # noqa: B018
 
 
-def test_observers_hear_everything_in_order(tmp_path: Path) -> None:
+def test_callbacks_hear_everything_in_order(tmp_path: Path) -> None:
     witness = Witness()
     algorithm = {"name": "sketches:Saboteur", "options": {"2": "nan"}}
     experiment = small(tmp_path, algorithm, rounds=2)
-    run(experiment, observers=[witness])
+    run(experiment, callbacks=[witness])
     round_of = [("done", (6, 6)), ("event", 2)]
     assert witness.told == [
         ("started", experiment.run_id),
@@ -109,7 +110,7 @@ def test_ctrl_c_leaves_the_finished_rounds(
 ) -> None:
     witness = Witness(stop=moment)
     experiment = small(tmp_path, "scaffold")
-    summary = run(experiment, observers=[witness])
+    summary = run(experiment, callbacks=[witness])
     assert summary.status == "interrupted"
     assert witness.told[-1] == ("over", "interrupted")
     (row,) = table(tmp_path, "runs").to_dict("records")
@@ -149,7 +150,7 @@ def test_overwriting_replaces_the_run_and_no_other(
     other, experiment = small(tmp_path, "fedavg"), small(tmp_path, "spatl")
     run(other)
     kept = snapshot(tmp_path)
-    run(experiment, observers=[] if stop is None else [Witness(stop)])
+    run(experiment, callbacks=[] if stop is None else [Witness(stop)])
     again = small(tmp_path, "spatl", results={"folder": str(tmp_path), "overwrite": True})
     assert again.run_id == experiment.run_id
     run(again)

@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from cohort_draws import sample_cohort
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -14,7 +15,6 @@ from spatl_ray.engine.schedule import (
     assign,
     cohort_weights,
     objective_weights,
-    sample_cohort,
     sample_panel,
 )
 
@@ -88,7 +88,7 @@ def test_weights_are_the_objectives_and_sum_to_1_over_a_cohort(
     for objective in ("samples", "uniform"):
         p = objective_weights(experiment(objective=objective), samples)
         assert p.sum() == pytest.approx(1, abs=1e-12)
-        weights = cohort_weights(cohort, p)
+        weights = cohort_weights(cohort, p, np.ones(len(cohort)))
         assert [w.population for w in weights] == p[cohort].tolist()
         assert sum(w.cohort for w in weights) == pytest.approx(1, abs=1e-12)
         shares = np.array([w.cohort for w in weights]) * p[cohort].sum()

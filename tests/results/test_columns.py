@@ -38,7 +38,7 @@ def test_missing_and_unknown_columns_are_named(make_row: MakeRow) -> None:
         ("rounds", "train_loss", "low", "double"),
         ("rounds", "train_loss", True, "double"),
         ("clients", "participated", 1, "boolean"),
-        ("clients", "status", "lost", "one of accepted, clipped, failed, rejected"),
+        ("clients", "status", "lost", "one of accepted, clipped, failed, late, rejected"),
         ("clients", "actor", 3, "string"),
         ("layers", "layer", b"conv1", "string"),
         ("events", "time", "noon", "timestamp"),

@@ -19,9 +19,9 @@ from spatl_ray.algorithms.base import Algorithm, ClientView
 from spatl_ray.algorithms.registry import ALGORITHMS
 from spatl_ray.data.datasets import Dataset
 from spatl_ray.data.federated import FederatedData
-from spatl_ray.engine.backend import RoundPlan, SerialBackend
-from spatl_ray.engine.messages import NEVER, Member, RoundOutcome
-from spatl_ray.engine.schedule import cohort_weights, objective_weights, sample_cohort
+from spatl_ray.engine.backend import SerialBackend
+from spatl_ray.engine.cohort import Cohorts
+from spatl_ray.engine.messages import NEVER, RoundOutcome
 from spatl_ray.training.local import LocalTask
 from spatl_ray.training.schedule import learning_rate
 
@@ -126,20 +126,12 @@ def play(
     backend = SerialBackend(experiment, data, states, groups)
     backend.start()
     outcomes = []
-    samples = data.sizes("train")
-    objective = objective_weights(experiment, samples)
-    last = dict.fromkeys(range(experiment.clients), NEVER)
+    cohorts = Cohorts(experiment, data.sizes("train"), None, 0.0, backend)
     for round_ in range(experiment.rounds):
-        cohort = sample_cohort(experiment, round_)
-        weights = cohort_weights(cohort, objective)
-        members = tuple(
-            Member(c, w, last[c]) for c, w in zip(cohort.tolist(), weights, strict=True)
-        )
-        costs = tuple(float(n) for n in samples[cohort])
         lr = learning_rate(experiment.training, round_, experiment.rounds)
-        plan = RoundPlan(round_, lr, members, costs)
-        outcomes.append(backend.train(plan, lambda count: None))
-        last.update(counted(outcomes[-1], round_))
+        asked = cohorts.draw(round_, lr, ())
+        outcomes.append(backend.train(asked.plan, lambda count: None))
+        cohorts.ended(round_, outcomes[-1].clients)
     return backend, outcomes
 
 

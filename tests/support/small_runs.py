@@ -23,6 +23,7 @@ from spatl_ray.data.federated import federate
 from spatl_ray.engine.backend import SerialBackend
 from spatl_ray.engine.rounds import RunSummary, state_folder
 from spatl_ray.experiments import experiment_from
+from spatl_ray.federation.sampler import Draw, Integers, Sampler
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import Part
 
@@ -131,3 +132,13 @@ def images(side: int, samples: int = 240, classes: int = 4, name: str = "noise")
 
     (train_x, train_y), (test_x, test_y) = part(samples), part(samples // 4)
     return Dataset(name, train_x, train_y, test_x, test_y, classes)
+
+
+class Repeats(Sampler):
+    """Draws the same client twice."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def cohort(self, draw: Draw) -> Integers:
+        return np.array([0, 0], dtype=np.int64)
