@@ -3,13 +3,29 @@
 from __future__ import annotations
 
 import importlib
+import json
+import re
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 
 from spatl_ray.data.dataset import Floats, Integers
 from spatl_ray.errors import DataError
+
+INDEX = re.compile(r"__index_level_\d+__")
+"""How pandas names an index that has no name: a number of the row, not a feature."""
+
+
+def _index_columns(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
+    """The columns that pandas wrote as the index of a frame."""
+    try:
+        columns = json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
+        return frozenset(column for column in columns if isinstance(column, str))
+    except (ValueError, AttributeError, TypeError):
+        return frozenset()  # Nothing of pandas: all columns may be features.
 
 
 class Table:
@@ -32,6 +48,7 @@ class Table:
         with self._open() as file:
             self.rows: int = file.metadata.num_rows
             self._types = {field.name: field.type for field in file.schema_arrow}
+            self._indices = _index_columns(file.schema_arrow.metadata or {})
             columns = len(file.schema_arrow)
         if not self.rows:
             raise DataError(f"{path}: must hold at least one row, got none")
@@ -39,28 +56,47 @@ class Table:
             raise DataError(f"{path}: columns must have names of their own, got one twice")
 
     def numeric(self) -> list[str]:
-        """The names of the columns of numbers, in the file's order."""
-        return [name for name, type_ in self._types.items() if self._is_number(type_)]
+        """The names of the columns of numbers, in the file's order; not those of pandas' index."""
+        return [
+            name
+            for name, type_ in self._types.items()
+            if self._is_number(type_) and name not in self._indices and not INDEX.fullmatch(name)
+        ]
 
-    def numbers(self, columns: list[str]) -> Floats:
-        """The columns as one array, shape (rows, columns).
+    def first(self, columns: list[str]) -> npt.NDArray[np.float64]:
+        """The values of the first row.
+
+        Raises:
+            DataError: as `numbers`.
+        """
+        return np.array([self._doubles(name)[0] for name in columns])
+
+    def numbers(self, columns: list[str], origin: npt.NDArray[np.float64] | None = None) -> Floats:
+        """The columns as one array, shape (rows, columns), less a row `origin`.
+
+        Large numbers that lie close together keep their differences if `origin` is one of them.
 
         Raises:
             DataError: a column is missing or holds no numbers, or a value is empty or not finite.
         """
-        for name in columns:
-            if not self._is_number(self._type(name)):
-                raise self._must(name, "hold numbers", self._types[name])
         x = np.empty((self.rows, len(columns)), np.float32)
-        with self._open() as file, np.errstate(over="ignore"):
+        with np.errstate(over="ignore", invalid="ignore"):
             for j, name in enumerate(columns):
-                x[:, j] = self._column(file, name).to_numpy()
+                x[:, j] = self._doubles(name) - (0 if origin is None else origin[j])
                 finite = np.isfinite(x[:, j])
                 if not finite.all():
                     row = int(np.argmin(finite))
                     got = f"NaN or one that is too large in row {row}"
                     raise self._must(name, "hold finite float32 values", got)
         return x
+
+    def _doubles(self, name: str) -> npt.NDArray[np.float64]:
+        """A column of numbers."""
+        if not self._is_number(self._type(name)):
+            raise self._must(name, "hold numbers", self._types[name])
+        with self._open() as file:
+            values: npt.NDArray[np.float64] = self._column(file, name).to_numpy().astype(np.float64)
+        return values
 
     def keys(self, name: str) -> Integers | list[str]:
         """A column of whole numbers, or of texts.
@@ -82,14 +118,18 @@ class Table:
     def _open(self) -> Any:
         try:
             return self._parquet.ParquetFile(self.path)
-        except (OSError, self._pyarrow.ArrowException) as error:
+        except (OSError, ValueError, OverflowError, self._pyarrow.ArrowException) as error:
             raise self._unreadable(error) from error
 
     def _column(self, file: Any, name: str) -> Any:
         try:
-            column = file.read(columns=[name]).column(0)
-        except (OSError, self._pyarrow.ArrowException) as error:
+            # By name: the column of a struct may be read with it.
+            column = file.read(columns=[name])[name]
+            column.validate(full=True)
+        except (OSError, ValueError, OverflowError, self._pyarrow.ArrowException) as error:
             raise self._unreadable(error) from error
+        if len(column) != self.rows:
+            raise self._must(name, f"have {self.rows} rows", len(column))
         if column.null_count:
             row = int(np.argmax(column.is_null().to_numpy()))
             raise self._must(name, "hold a value in each row", f"none in row {row}")

@@ -131,7 +131,7 @@ def own_module(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]
         "import numpy as np\n"
         "from spatl_ray.data.datasets import Dataset\n"
         "def load(size, fill=0.0):\n"
-        "    x, y = np.full((size, 2), fill, np.float32), np.zeros(size, np.int64)\n"
+        "    x, y = np.full((size, 2), float(fill), np.float32), np.zeros(size, np.int64)\n"
         "    return Dataset('own', x, y, x, y, classes=1)\n"
         "def array():\n"
         "    return np.zeros(3)\n"
@@ -156,7 +156,7 @@ def test_options_that_do_not_fit_are_refused(own_module: str, options: dict[str,
 def test_own_data_are_checked(own_module: str) -> None:
     with pytest.raises(ConfigError, match=r"returns a Dataset.*returns a ndarray"):
         load_dataset(Data(name=f"{own_module}:array"), seed=0)
-    options = {"size": 3, "fill": float("nan")}
+    options = {"size": 3, "fill": "nan"}
     with pytest.raises(DataError, match=r"'own': train_x must be finite.*sample 0"):
         load_dataset(Data(name=f"{own_module}:load", options=options), seed=0)
     with pytest.raises(ConfigError, match=r"data\.name must name something"):

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from data_files import write_parquet, write_table
 
@@ -206,3 +209,45 @@ def test_options_that_do_not_fit_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=rf"data\.options\.{rule}"):
         load(table(tmp_path / "a.parquet"), **options)
+
+
+def test_the_index_of_a_frame_is_no_feature(tmp_path: Path) -> None:
+    """A filtered frame keeps the numbers of its rows, which may tell the label."""
+    frame = pd.DataFrame({"x": np.arange(20.0) % 7, "label": np.arange(20) // 10})
+    unnamed, named = tmp_path / "unnamed.parquet", tmp_path / "named.parquet"
+    frame[frame["x"] != 3].to_parquet(unnamed)
+    frame.set_index(pd.Index(np.arange(20), name="row")).to_parquet(named)
+    for path in (unnamed, named):
+        assert load(path).shape == (1,)
+
+
+def test_large_numbers_keep_their_differences(tmp_path: Path) -> None:
+    values = np.random.default_rng(0).normal(size=200)
+    path = tmp_path / "large.parquet"
+    pd.DataFrame({"x": 1e8 + values, "label": np.arange(200) % 2}).to_parquet(path)
+    small = tmp_path / "small.parquet"
+    pd.DataFrame({"x": values, "label": np.arange(200) % 2}).to_parquet(small)
+    large = load(path)
+    np.testing.assert_allclose(large.train_x, load(small).train_x, atol=1e-5)
+
+
+def test_a_column_is_taken_by_its_whole_name(tmp_path: Path) -> None:
+    path = tmp_path / "struct.parquet"
+    columns = pa.table(
+        {"s": [{"b": "no number"}] * 20, "s.b": np.arange(20.0), "label": np.arange(20) % 2}
+    )
+    pq.write_table(columns, path)
+    assert load(path, features=["s.b"]).shape == (1,)
+
+
+def test_damage_anywhere_is_named(tmp_path: Path) -> None:
+    path = tmp_path / "some.parquet"
+    frame = pd.DataFrame({"x": np.arange(50.0), "label": ["ant", "bee"] * 25})
+    frame.to_parquet(path, compression=None)
+    sound, generator = path.read_bytes(), np.random.default_rng(0)
+    for place in generator.integers(4, len(sound), 150):
+        damaged = bytearray(sound)
+        damaged[place] ^= 1 << int(generator.integers(8))
+        path.write_bytes(damaged)
+        with suppress(DataError):
+            load(path)

@@ -130,8 +130,6 @@ def test_classes_are_as_equal_as_can_be(samples: int, classes: int) -> None:
         ("fcube", {"seed": -1}, "seed must be an integer of at least 0, got -1"),
         ("synthetic_images", {"classes": 1}, "classes must be an integer of at least 2, got 1"),
         ("synthetic_images", {"difficulty": -0.1}, "difficulty must be finite and .*, got -0.1"),
-        ("synthetic_images", {"difficulty": float("inf")}, "difficulty must be finite and at"),
-        ("synthetic_images", {"difficulty": float("nan")}, "difficulty must be finite and at"),
         ("synthetic_images", {"shape": [16, 16]}, r"shape must be a list of 3 positive integers"),
         ("synthetic_images", {"shape": [1, 0, 4]}, r"shape must be .*, got \[1, 0, 4\]"),
         ("synthetic_images", {"shape": 16}, "shape must be a list of 3 positive integers, got 16"),

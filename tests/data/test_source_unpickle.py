@@ -92,3 +92,44 @@ def test_a_damaged_byte_is_read_or_refused(place: int, value: int) -> None:
     content[place % len(content)] = value
     with suppress(DataError):  # Any other exception, and anything that runs, fails the test.
         unpickle(bytes(content), "batch")
+
+
+POINTER = (1).to_bytes(8, "little")
+OBJECTS = [
+    # An array of objects whose type says by its flags that it holds none: bytes become pointers.
+    pytest.param("O8", (3, "|", None, None, None, -1, -1, 0), (1,), POINTER, id="object type"),
+    pytest.param("u1", (3, "|", None, None, None, -1, -1, 0), (-1,), b"1", id="negative side"),
+    pytest.param("u1", (3, "|", None, None, None, -1, -1, 0), (2**62,), b"1", id="huge side"),
+    pytest.param("i8", (3, "<", None, None, None, -1, -1, 0), (2,), b"12345678", id="too short"),
+    pytest.param("u1", (3, "O", None, None, None, -1, -1, 0), (1,), b"1", id="byte order"),
+    pytest.param("V8", (3, "|", None, ("a",), {}, 8, 1, 0), (1,), POINTER, id="fields"),
+]
+
+
+def forged(code: str, state: tuple[Any, ...], shape: tuple[int, ...], content: bytes) -> bytes:
+    """An array's pickle, opcode by opcode: NumPy itself would not write all of them."""
+    parts = [pickle.dumps(part, 2)[2:-1] for part in (code, state, shape)]
+    parts.append(b"U" + bytes([len(content)]) + content)
+    kind = b"cnumpy\ndtype\n(" + parts[0] + b"I00\nI01\ntR" + parts[1] + b"b"
+    empty = b"cnumpy.core.multiarray\n_reconstruct\n(cnumpy\nndarray\n(I0\nt" + b"U\x01btR"
+    return b"\x80\x02" + empty + b"(I1\n" + parts[2] + kind + b"I00\n" + parts[3] + b"tb."
+
+
+@pytest.mark.parametrize(("code", "state", "shape", "content"), OBJECTS)
+def test_arrays_of_anything_but_numbers_are_refused(
+    code: str, state: tuple[Any, ...], shape: tuple[int, ...], content: bytes
+) -> None:
+    with pytest.raises(DataError, match="file: must be a pickle of plain values and arrays"):
+        unpickle(forged(code, state, shape, content), "file")
+
+
+def test_a_sound_array_in_the_same_form_is_read() -> None:
+    state = (3, ">", None, None, None, -1, -1, 0)
+    read = unpickle(forged("i2", state, (2, 1), b"\x00\x01\x01\x00"), "file")
+    assert read.tolist() == [[1], [256]]
+    assert read.dtype == np.int16
+
+
+def test_a_few_bytes_reserve_no_memory() -> None:
+    """LONG_BINPUT with the highest index, of which the C unpickler makes room for 2^33 pointers."""
+    assert unpickle(b"\x80\x02Nr\xff\xff\xff\xff.", "file") is None

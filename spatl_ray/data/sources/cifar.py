@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import lzma
 import tarfile
 import zlib
 from collections.abc import Sequence
@@ -112,7 +113,7 @@ def _archived(path: Path, batch: str) -> bytes:
                 if member.isfile() and Path(member.name).name == batch:
                     stream = archive.extractfile(member)
                     return stream.read() if stream else b""
-    except (OSError, EOFError, zlib.error, tarfile.TarError) as error:
+    except (OSError, EOFError, zlib.error, lzma.LZMAError, tarfile.TarError) as error:
         raise DataError(f"{path}: must be readable, got {type(error).__name__}: {error}") from error
     raise DataError(f"{path}: must hold {batch}, which it lacks")
 
@@ -130,6 +131,7 @@ def _checked(batch: Any, origin: object, key: str, classes: int) -> tuple[pixels
         got = f"{len(values)}" if isinstance(values, list) else type(values).__name__
         raise DataError(f"{origin}: {key} must be a list of {len(x)}, as data has rows, got {got}")
     for label in values:
-        if not isinstance(label, int) or not 0 <= label < classes:
-            raise DataError(f"{origin}: {key} must be integers in [0, {classes}), got {label!r}")
+        if type(label) is not int or not 0 <= label < classes:
+            got = str(label)[:20] if type(label) is int else f"a {type(label).__name__}"
+            raise DataError(f"{origin}: {key} must be integers in [0, {classes}), got {got}")
     return x.reshape(-1, *SHAPE), np.array(values, np.int64)

@@ -57,7 +57,8 @@ def parquet(
     table = Table(path)
     columns = _others(table, label, group) if features is None else list(features)
     sides = _sides(shape, len(columns))
-    x, (y, names) = table.numbers(columns), _labels(table, label)
+    origin = table.first(columns) if normalise else None
+    x, (y, names) = table.numbers(columns, origin), _labels(table, label)
     owners = None if group is None else np.array(table.keys(group))
     if test is None:
         held = stratified(y, test_fraction, "parquet test set")
@@ -65,7 +66,7 @@ def parquet(
         x, test_x, y, test_y = x[~held], x[held], y[~held], y[held]
     else:
         other = Table(_beside(path, test))
-        test_x, test_y = other.numbers(columns), _known_labels(other, label, y, names)
+        test_x, test_y = other.numbers(columns, origin), _known_labels(other, label, y, names)
     if normalise:
         _standardise(x, test_x)
     groups = None if owners is None else np.unique(owners, return_inverse=True)[1].astype(np.int64)
