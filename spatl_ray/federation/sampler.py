@@ -15,6 +15,9 @@ Integers = npt.NDArray[np.int64]
 Doubles = npt.NDArray[np.float64]
 Bits = npt.NDArray[np.bool_]
 
+LEAST_CHANCE = 1e-12
+"""Weights are divided by the chance: of smaller ones, sums would not be finite."""
+
 
 @dataclass(frozen=True, eq=False)
 class Draw:
@@ -25,6 +28,7 @@ class Draw:
         size: clients wanted, at least 1.
         generator: seeded for this round; the only randomness.
         available: which of the given clients can take part in this round.
+        turns: how often each of the given clients was drawn before.
         last_losses: mean training loss of the given clients' last participation; infinite before.
         current_losses: training loss of the model that the given clients would receive now; costs
             each of them a broadcast.
@@ -34,6 +38,7 @@ class Draw:
     size: int
     generator: np.random.Generator
     available: Callable[[Integers], Bits]
+    turns: Callable[[Integers], Integers]
     last_losses: Callable[[Integers], Doubles]
     current_losses: Callable[[Integers], Doubles]
 
@@ -44,20 +49,24 @@ class Sampler(ABC):
     Attributes:
         samples: training samples of each client, shape (clients,).
         seed: the experiment's.
+        size: clients wanted in a round.
     """
 
     samples: Integers
     seed: int
+    size: int
 
-    def bind(self, samples: Integers, seed: int) -> None:
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
         """Learn about the clients; called once, before the first cohort.
 
         Args:
             samples: training samples of each client, shape (clients,), at least 1 each.
             seed: the experiment's.
+            size: clients wanted in a round.
         """
         self.samples = samples
         self.seed = seed
+        self.size = size
 
     @abstractmethod
     def cohort(self, draw: Draw) -> Integers:
@@ -68,7 +77,7 @@ class Sampler(ABC):
         """
 
     def chance(self, clients: Integers) -> Doubles:
-        """Relative probability with which each of some clients is drawn; 1 if it is uniform."""
+        """Probability, up to a factor, that each of some clients is in a cohort; 1 if it is uniform."""
         return np.ones(len(clients))
 
 
@@ -107,7 +116,7 @@ def checked_chance(chance: object, clients: Integers, name: str) -> Doubles:
     """An own sampler's relative probabilities of some clients as float64, or an error.
 
     Raises:
-        ConfigError: not one positive, finite number a client.
+        ConfigError: not one finite number a client, of at least `LEAST_CHANCE`.
     """
     numbers = isinstance(chance, np.ndarray) and chance.dtype.kind in "iuf"
     values = np.asarray(chance, np.float64) if numbers else np.empty(0)
@@ -116,10 +125,10 @@ def checked_chance(chance: object, clients: Integers, name: str) -> Doubles:
             f"sampler.name {name!r}: chance must be an array of {len(clients)} numbers, one a "
             f"client, got {_described(chance)}"
         )
-    bad = ~(np.isfinite(values) & (values > 0))
+    bad = ~(np.isfinite(values) & (values >= LEAST_CHANCE))
     if bad.any():
         raise ConfigError(
-            f"sampler.name {name!r}: chance must be positive and finite, got "
+            f"sampler.name {name!r}: chance must be finite and at least {LEAST_CHANCE:g}, got "
             f"{values[bad][0]:g} for client {clients[bad][0]}"
         )
     return values

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from typing import Any
@@ -20,6 +21,9 @@ from spatl_ray.federation.sampler import (
 )
 from spatl_ray.federation.successive import successive
 
+STEPS = 100
+"""Of Newton's method, at most."""
+
 
 class Uniform(Sampler):
     """Every set of available clients of the wanted size is as likely as any other."""
@@ -36,9 +40,10 @@ class Uniform(Sampler):
 class BySamples(Sampler):
     """Without replacement, each draw in proportion to training samples among those left."""
 
-    def bind(self, samples: Integers, seed: int) -> None:
-        super().bind(samples, seed)
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
+        super().bind(samples, seed, size)
         self._ends = np.cumsum(samples, dtype=np.int64)
+        self._rate = inclusion_rate(samples, size)
 
     def cohort(self, draw: Draw) -> Integers:
         def propose(count: int) -> Integers:
@@ -46,43 +51,68 @@ class BySamples(Sampler):
             drawn = draw.generator.integers(self._ends[-1], size=count)
             return np.searchsorted(self._ends, drawn, side="right").astype(np.int64)
 
-        return successive(draw, len(self._ends), propose, self.chance)
+        return successive(draw, len(self._ends), propose, self._weight)
 
-    def chance(self, clients: Integers) -> Doubles:
+    def _weight(self, clients: Integers) -> Doubles:
         """Training samples over their mean."""
         shares: Doubles = self.samples[clients] * (len(self._ends) / self._ends[-1])
         return shares
+
+    def chance(self, clients: Integers) -> Doubles:
+        """1 - exp(-rate n_i), see `inclusion_rate`."""
+        chance: Doubles = -np.expm1(-self._rate * self.samples[clients])
+        return chance
+
+
+def inclusion_rate(samples: Integers, size: int) -> float:
+    """The rate r for which sum_i (1 - exp(-r n_i)) is `size`; infinite if all are drawn.
+
+    1 - exp(-r n_i) approximates the probability that client i is among `size` successive draws in
+    proportion to n_i without replacement: n_i size / n for small cohorts, 1 for whole ones.
+
+    References:
+        Rosen, "Asymptotic theory for successive sampling with varying probabilities without
+        replacement", Annals of Mathematical Statistics 43, 1972.
+    """
+    if size >= len(samples):
+        return math.inf
+    rate = size / float(samples.sum())
+    for _ in range(STEPS):
+        # Newton's steps on a concave function from below: none goes too far.
+        left = np.exp(-rate * samples)
+        step = (size - (len(samples) - left.sum())) / float((samples * left).sum())
+        rate += step
+        if step <= 1e-12 * rate:
+            break
+    return rate
 
 
 class RoundRobin(Sampler):
     """Cohort t is the clients at places [t m, (t + 1) m) mod N of one seeded order.
 
-    A place whose client is not available is passed over for the next one after the cohort's own;
-    where cohort t + 1 starts does not depend on that.
+    Once somebody there could not take part, or has had another number of turns than this gives,
+    the available clients with the fewest turns are drawn, in that order.
     """
 
-    def bind(self, samples: Integers, seed: int) -> None:
-        super().bind(samples, seed)
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
+        super().bind(samples, seed, size)
         self._order = seeding.generator(seed, "round_robin").permutation(len(samples))
 
     def cohort(self, draw: Draw) -> Integers:
         clients = len(self._order)
-        start = draw.round * draw.size % clients
-        found = np.empty(0, np.int64)
-        passed = 0
-        while len(found) < draw.size and passed < clients:
-            # Twice as far each time: many who cannot take part cost few steps.
-            end = min(max(2 * passed, draw.size), clients)
-            there = self._order[np.arange(start + passed, start + end) % clients]
-            found = np.concatenate([found, there[draw.available(there)]])
-            passed = end
-        return found[: draw.size]
+        passes, places = np.divmod(draw.round * draw.size + np.arange(draw.size), clients)
+        next_ones = self._order[places]
+        if draw.available(next_ones).all() and (draw.turns(next_ones) == passes).all():
+            return next_ones
+        there = self._order[draw.available(self._order)]
+        return there[np.argsort(draw.turns(there), kind="stable")[: draw.size]]
 
 
 class PowerOfChoice(BySamples):
     """Of d candidates, drawn as `BySamples` does, those with the highest losses.
 
-    Equal losses go in the order drawn; losses that are no number come last.
+    Equal losses go in the order drawn; losses that are no number come last. Which candidates are
+    drawn depends on their losses, on purpose: `chance` is that of being a candidate.
 
     Args:
         spec: d, and which losses.
@@ -94,6 +124,9 @@ class PowerOfChoice(BySamples):
 
     def __init__(self, spec: config.PowerOfChoice) -> None:
         self._spec = spec
+
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
+        super().bind(samples, seed, self._spec.candidates)
 
     def cohort(self, draw: Draw) -> Integers:
         candidates = super().cohort(replace(draw, size=self._spec.candidates))
@@ -116,9 +149,9 @@ class Checked(Sampler):
         self.inner = inner
         self._name = name
 
-    def bind(self, samples: Integers, seed: int) -> None:
-        super().bind(samples, seed)
-        self.inner.bind(samples, seed)
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
+        super().bind(samples, seed, size)
+        self.inner.bind(samples, seed, size)
 
     def cohort(self, draw: Draw) -> Integers:
         return checked(self.inner.cohort(draw), draw, len(self.samples), self._name)
@@ -135,13 +168,14 @@ SAMPLERS: Mapping[str, Callable[[Any], Sampler]] = {
 }
 
 
-def make_sampler(spec: config.Sampler, samples: Integers, seed: int) -> Sampler:
+def make_sampler(spec: config.Sampler, samples: Integers, seed: int, size: int) -> Sampler:
     """The sampler of an experiment, bound to its clients.
 
     Args:
         spec: which one; an own one is called with its `options` mapping.
         samples: training samples of each client, shape (clients,).
         seed: the experiment's.
+        size: clients wanted in a round.
 
     Raises:
         ConfigError: an own sampler that cannot be imported, takes other options, or is none.
@@ -154,7 +188,7 @@ def make_sampler(spec: config.Sampler, samples: Integers, seed: int) -> Sampler:
             f"client {client}"
         )
     sampler = _unbound(spec)
-    sampler.bind(samples, seed)
+    sampler.bind(samples, seed, size)
     return sampler
 
 

@@ -65,7 +65,18 @@ class Broken(Sampler):
         return ANSWERS[self.options["answer"]]()
 
     def chance(self, clients: Integers) -> Doubles:
-        return self.options["chance"]
+        # Options are plain data: arrays travel as the name of one.
+        chance = self.options["chance"]
+        return CHANCES[chance] if isinstance(chance, str) else chance
+
+
+CHANCES = {
+    "three": np.ones(3),
+    "texts": np.array(["1", "2"]),
+    "zero": np.array([1.0, 0.0]),
+    "nan": np.array([np.nan, 1.0]),
+    "infinite": np.array([1.0, np.inf]),
+}
 
 
 class NoSampler:
@@ -82,7 +93,7 @@ def _importable(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def own(name: str, **options: Any) -> Sampler:
     spec = config.OwnSampler(name=f"test_own_sampler:{name}", options=options)
-    return make_sampler(spec, SAMPLES, 3)
+    return make_sampler(spec, SAMPLES, 3, 4)
 
 
 def test_an_own_sampler_draws() -> None:
@@ -113,11 +124,11 @@ def test_a_good_cohort_passes_as_it_is() -> None:
     ("chance", "rule"),
     [
         ([1.0, 2.0], "chance must be an array of 2 numbers, one a client, got a list"),
-        (np.ones(3), r"array of 2 numbers, one a client, got an array of float64 with shape \(3,"),
-        (np.array(["1", "2"]), "array of 2 numbers"),
-        (np.array([1.0, 0.0]), "chance must be positive and finite, got 0 for client 4"),
-        (np.array([np.nan, 1.0]), "chance must be positive and finite, got nan for client 2"),
-        (np.array([1.0, np.inf]), "chance must be positive and finite, got inf for client 4"),
+        ("three", r"array of 2 numbers, one a client, got an array of float64 with shape \(3,"),
+        ("texts", "array of 2 numbers"),
+        ("zero", "chance must be finite and at least 1e-12, got 0 for client 4"),
+        ("nan", "chance must be finite and at least 1e-12, got nan for client 2"),
+        ("infinite", "chance must be finite and at least 1e-12, got inf for client 4"),
     ],
 )
 def test_a_broken_chance_is_refused(chance: Any, rule: str) -> None:

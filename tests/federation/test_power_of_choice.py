@@ -14,7 +14,7 @@ from spatl_ray.federation.samplers import make_sampler
 
 
 def bound(spec: config.Sampler, samples: list[int] | Integers) -> Sampler:
-    return make_sampler(spec, np.array(samples, np.int64), 0)
+    return make_sampler(spec, np.array(samples, np.int64), 0, 2)
 
 
 def by_number(clients: Integers) -> Doubles:

@@ -20,11 +20,13 @@ def some_draw(
     there: Bits | None = None,
     last: Callable[[Integers], Doubles] | None = None,
     current: Callable[[Integers], Doubles] | None = None,
+    turns: Integers | None = None,
 ) -> Draw:
     """A round's draw.
 
     Args:
         there: whether each client can take part, or None for all.
+        turns: how often each client was drawn before; None for never.
         last, current: losses of clients; where left out, asking for them is an error.
     """
     return Draw(
@@ -32,6 +34,7 @@ def some_draw(
         size=size,
         generator=seeding.generator(seed, "cohort", round_),
         available=lambda asked: np.ones(len(asked), bool) if there is None else there[asked],
+        turns=lambda asked: np.zeros(len(asked), int) if turns is None else turns[asked],
         last_losses=last or _not_wanted,
         current_losses=current or _not_wanted,
     )
@@ -41,7 +44,11 @@ def sample_cohort(experiment: Experiment, round_: int) -> Integers:
     """The cohort of a run that samples uniformly, in ascending order."""
     draw = some_draw(experiment.asked_size, round_, experiment.seed)
     samples = np.ones(experiment.clients, np.int64)
-    return np.sort(make_sampler(experiment.sampler, samples, experiment.seed).cohort(draw))
+    return np.sort(
+        make_sampler(experiment.sampler, samples, experiment.seed, experiment.asked_size).cohort(
+            draw
+        )
+    )
 
 
 def _not_wanted(asked: Integers) -> Doubles:
