@@ -19,6 +19,9 @@ from spatl_ray.plugins import is_dotted
 
 Model = type[BaseModel]
 
+NUMBERS = "constant"
+"""The kind that a number stands for."""
+
 OWN = "own"
 """Stands for the kind that a dotted name picks."""
 
@@ -53,16 +56,22 @@ def _constraints(annotation: Any) -> Iterator[Any]:
 
 def kinds(field: FieldInfo) -> dict[str, Model]:
     """The kinds of a section by name; empty for any other field."""
-    if not _is_union(field):
-        return {}
-    members: list[Model] = [plain(member) for member in get_args(field.annotation)]
+    members: list[Model] = [plain(member) for member in _members(field)]
     return {_tag(member.model_fields["name"]): member for member in members}
 
 
+def _members(field: FieldInfo) -> tuple[Any, ...]:
+    """The members of a tagged union, or of one that may be None; none of any other field."""
+    if any(isinstance(each, Discriminator) for each in field.metadata):
+        return get_args(field.annotation)
+    for member in get_args(field.annotation):
+        if any(isinstance(each, Discriminator) for each in getattr(member, "__metadata__", ())):
+            return get_args(get_args(member)[0])
+    return ()
+
+
 def _is_union(field: FieldInfo) -> bool:
-    """Whether the field is a tagged union, by a field's name or by a function."""
-    by_function = any(isinstance(each, Discriminator) for each in field.metadata)
-    return field.discriminator is not None or by_function
+    return bool(_members(field))
 
 
 def _tag(name: FieldInfo) -> str:
@@ -118,15 +127,20 @@ def locate(loc: Sequence[int | str], raw: Any) -> Place:
     """The place of a pydantic location in the experiment that `raw` describes."""
     place = Place((), None, None)
     model: Model | None = Experiment
-    value, tagged = raw, False
+    value, tagged, short = raw, False, False
     for item in loc:
         if tagged:
             tagged = False
             continue
+        if short and model:
+            # A number stands for a section with this one field.
+            return Place(place.path, model, model.model_fields.get(str(item)))
         field = model.model_fields.get(str(item)) if model else place.field
         place = Place((*place.path, str(item)), model, field)
         if model and field:
             value = child(value, str(item), field)
+            short = isinstance(value, int | float) and NUMBERS in kinds(field)
+            value = {"name": NUMBERS} if short else value
             model, tagged = section(field, value), _is_union(field)
         else:
             model = None

@@ -50,6 +50,82 @@ def test_error_feedback_with_derived_variates() -> None:
     assert fault.startswith("algorithm: control.variate must be sent with error_feedback")
 
 
+CHOICES = "constant, between, lognormal, choice"
+OPTIONS = "must hold texts, finite numbers, true, false, null, lists and mappings of them"
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ({"compute": -1}, ("devices.compute must be in [0.001, 1e+18], got -1",)),
+        ({"compute": 1e-320}, ("devices.compute must be in [0.001, 1e+18], got 1e-320",)),
+        ({"budget_flops": 0}, ("devices.budget_flops must be in [0.001, 1e+18], got 0",)),
+        (
+            {"budget_bytes_up": {"name": "betwen"}},
+            (
+                f"devices.budget_bytes_up.name must be one of {CHOICES}, got 'betwen'; "
+                "did you mean 'between'?",
+            ),
+        ),
+        (
+            {"uplink": {"name": "between", "low": 1, "hgh": 2}},
+            (
+                "devices.uplink.high must be given",
+                "devices.uplink.hgh is no field of between; did you mean devices.uplink.high?",
+            ),
+        ),
+        (
+            {"trace": "a.csv", "compute": 1e9, "uplink": 1e6},
+            (
+                "devices: compute and uplink must not be given with trace, which holds the "
+                "devices' figures",
+            ),
+        ),
+    ],
+)
+def test_devices_that_cannot_be(fields: dict[str, Any], expected: tuple[str, ...]) -> None:
+    assert refused({"devices": fields}) == expected
+
+
+def test_a_number_beyond_all_floats() -> None:
+    (fault,) = refused({"devices": {"compute": 10**400}})
+    assert fault.startswith("devices.compute must be a number, got 1000")
+
+
+@pytest.mark.parametrize(
+    ("mapping", "fault"),
+    [
+        (
+            {"stragglers": {"oversample": 1e308}, "devices": {}},
+            "stragglers.oversample must be in [1, 1000], got 1e+308",
+        ),
+        (
+            {"availability": {"name": "periodic", "period": 2**63}},
+            "availability.period must be in [2, 2147483648), got 9223372036854775808",
+        ),
+        (
+            {"model": {"options": {"a": [float("nan")]}}},
+            f"model.options {OPTIONS}, got [nan] for a",
+        ),
+        ({"data": {"options": {"a": {1}}}}, f"data.options {OPTIONS}, got {{1}} for a"),
+        (
+            {"devices": {"budget_flops": 0.5}, "algorithm": "fedavg"},
+            "devices.budget_flops must be null without algorithm.inference of spatl, which says "
+            "what is kept for inference, got constant with fedavg",
+        ),
+    ],
+)
+def test_what_would_break_or_be_ignored_later(mapping: dict[str, Any], fault: str) -> None:
+    assert refused(mapping) == (fault,)
+
+
+def test_files_that_are_the_data_decide_the_run() -> None:
+    """A CIFAR-10 lies anywhere; a Parquet file is another data set."""
+    for name, differ in (("parquet", True), ("images", True), ("cifar10", False)):
+        ids = {experiment_from({"data": {"name": name, "root": root}}).run_id for root in "ab"}
+        assert len(ids) == 1 + differ
+
+
 def load_fault(path: Path | str, overrides: tuple[str, ...] = ()) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
         load_experiment(path, overrides)

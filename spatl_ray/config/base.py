@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
@@ -22,6 +23,30 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
+def _is_json(value: Any) -> bool:
+    """Whether JSON holds the value as it is; so two different ones never have the same text."""
+    if isinstance(value, dict):
+        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+    if isinstance(value, list | tuple):
+        return all(map(_is_json, value))
+    if isinstance(value, float):
+        return math.isfinite(value)
+    return value is None or isinstance(value, str | int)
+
+
+def _check_options(options: dict[str, Any]) -> dict[str, Any]:
+    for name, value in options.items():
+        if not _is_json(value):
+            raise ValueError(
+                "must hold texts, finite numbers, true, false, null, lists and mappings of them, "
+                f"got {value!r} for {name}"
+            )
+    return options
+
+
+Options = Annotated[dict[str, Any], AfterValidator(_check_options)]
+
+
 class Own(Strict):
     """An own kind of a section, by dotted name.
 
@@ -31,7 +56,7 @@ class Own(Strict):
     """
 
     name: str
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 def tag(value: Any) -> str:

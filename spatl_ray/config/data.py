@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
 from pydantic import Discriminator, Tag, model_validator
 
@@ -10,6 +10,7 @@ from spatl_ray.config.base import (
     Count,
     Fraction,
     NonNegative,
+    Options,
     Own,
     Positive,
     Share,
@@ -48,7 +49,7 @@ class Data(Strict):
     root: str | None = None
     samples: Count | None = None
     split: Split = Split()
-    options: dict[str, Any] = {}
+    options: Options = {}
 
 
 class Iid(Strict):

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from spatl_ray.config.algorithms import Algorithm, Spatl
+from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
 from spatl_ray.config.base import Count, Fraction, Strict
 from spatl_ray.config.data import Data, Dirichlet, Partition
 from spatl_ray.config.engine import Engine, Results
@@ -23,6 +23,9 @@ from spatl_ray.config.federation import (
     Uniform,
 )
 from spatl_ray.config.training import Aggregation, Evaluation, Model, Training, Wire
+
+FROM_ROOT = ("images", "parquet")
+"""Data sets that are what lies at data.root; of others it is only the place."""
 
 
 class Experiment(Strict):
@@ -94,6 +97,19 @@ class Experiment(Strict):
         return self
 
     @model_validator(mode="after")
+    def _budget_is_obeyed(self) -> Experiment:
+        budget = None if self.devices is None else self.devices.budget_flops
+        algorithm = self.algorithm
+        if budget is None or isinstance(algorithm, OwnAlgorithm):
+            return self
+        if not (isinstance(algorithm, Spatl) and algorithm.selection and algorithm.inference):
+            raise ValueError(
+                "devices.budget_flops must be null without algorithm.inference of spatl, which says "
+                f"what is kept for inference, got {budget.name} with {algorithm.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
     def _enough_candidates(self) -> Experiment:
         sampler = self.sampler
         if isinstance(sampler, PowerOfChoice):
@@ -126,9 +142,13 @@ class Experiment(Strict):
 
     @property
     def config_hash(self) -> str:
-        """Eight hex digits over what decides the numbers: not engine, results, name or data.root."""
+        """Eight hex digits over what decides the numbers: not engine, results or name.
+
+        Nor data.root, unless the data set is whatever lies there.
+        """
         decisive = self.model_dump(mode="json", exclude={"engine", "results", "name"})
-        del decisive["data"]["root"]
+        if self.data.name not in FROM_ROOT:
+            del decisive["data"]["root"]
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

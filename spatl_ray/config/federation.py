@@ -77,7 +77,7 @@ class Periodic(Strict):
     """
 
     name: Literal["periodic"] = "periodic"
-    period: Annotated[int, Field(ge=2)] = 24
+    period: Annotated[int, Field(ge=2, lt=2**31)] = 24
     share: Fraction = 0.5
 
 
@@ -92,7 +92,7 @@ class Traced(Strict):
 
     name: Literal["trace"] = "trace"
     file: str
-    period: Count | None = None
+    period: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
 Availability = Annotated[
@@ -104,19 +104,23 @@ Availability = Annotated[
 ]
 
 
+Figure = Annotated[float, Field(ge=1e-3, le=1e18)]
+"""Of a device: so that no time is infinite."""
+
+
 class Constant(Strict):
     """The same value for every client."""
 
     name: Literal["constant"] = "constant"
-    value: Positive
+    value: Figure
 
 
 class Between(Strict):
     """Uniform in [low, high]."""
 
     name: Literal["between"] = "between"
-    low: Positive
-    high: Positive
+    low: Figure
+    high: Figure
 
     @model_validator(mode="after")
     def _ordered(self) -> Between:
@@ -129,7 +133,7 @@ class Lognormal(Strict):
     """median exp(sigma z), z standard normal: the long tail that measured devices have."""
 
     name: Literal["lognormal"] = "lognormal"
-    median: Positive
+    median: Figure
     sigma: NonNegative = 0.5
 
 
@@ -137,7 +141,7 @@ class Choice(Strict):
     """One of some values, such as classes of devices, each with its share of the clients."""
 
     name: Literal["choice"] = "choice"
-    values: tuple[Positive, ...]
+    values: tuple[Figure, ...]
     shares: tuple[Positive, ...] | None = None
 
     @field_validator("values", "shares", mode="before")
@@ -184,7 +188,7 @@ class Devices(Strict):
     compute: Draw = Lognormal(median=5e9)
     uplink: Draw = Lognormal(median=1e6)
     downlink: Draw = Lognormal(median=5e6)
-    latency: NonNegative = 0.0
+    latency: Annotated[float, Field(ge=0, le=1e9)] = 0.0
     trace: str | None = None
     budget_flops: Draw | None = None
     budget_bytes_up: Draw | None = None
@@ -195,7 +199,17 @@ class Devices(Strict):
     @classmethod
     def _from_number(cls, value: Any) -> Any:
         number = isinstance(value, int | float) and not isinstance(value, bool)
-        return {"name": "constant", "value": float(value)} if number else value
+        return {"name": "constant", "value": value} if number else value
+
+    @model_validator(mode="after")
+    def _drawn_or_traced(self) -> Devices:
+        given = self.model_fields_set & {"compute", "uplink", "downlink"}
+        if self.trace is not None and given:
+            raise ValueError(
+                f"{' and '.join(sorted(given))} must not be given with trace, which holds the "
+                "devices' figures"
+            )
+        return self
 
 
 class Stragglers(Strict):
@@ -207,4 +221,4 @@ class Stragglers(Strict):
     """
 
     deadline: Positive | None = None
-    oversample: Annotated[float, Field(ge=1, allow_inf_nan=False)] = 1.0
+    oversample: Annotated[float, Field(ge=1, le=1000)] = 1.0

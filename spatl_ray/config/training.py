@@ -6,7 +6,16 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from spatl_ray.config.base import Count, Fraction, NonNegative, Positive, Strict, ValueType, one_of
+from spatl_ray.config.base import (
+    Count,
+    Fraction,
+    NonNegative,
+    Options,
+    Positive,
+    Strict,
+    ValueType,
+    one_of,
+)
 
 
 class Model(Strict):
@@ -21,7 +30,7 @@ class Model(Strict):
 
     name: str = "resnet20"
     predictor: tuple[str, ...] | None = None
-    options: dict[str, Any] = {}
+    options: Options = {}
 
     @field_validator("predictor", mode="before")
     @classmethod
