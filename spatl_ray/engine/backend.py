@@ -37,19 +37,34 @@ Done = Callable[[int], None]
 
 @dataclass(frozen=True)
 class RoundPlan:
-    """One round: who trains, the predicted cost of each, and the FLOPs of training on a sample."""
+    """One round.
+
+    Attributes:
+        members: who trains.
+        costs: predicted cost of each.
+        flops: of training on one sample.
+        elapsed: simulated seconds of the round that have passed before.
+    """
 
     round: int
     lr: float
     members: tuple[Member, ...]
     costs: tuple[float, ...]
     flops: float = 0.0
+    elapsed: float = 0.0
 
     def groups(self, workers: int) -> list[GroupTask]:
         """The members placed on workers; those without work are left out."""
         placed = assign(self.costs, workers)
         return [
-            GroupTask(self.round, index, self.lr, tuple(self.members[i] for i in group), self.flops)
+            GroupTask(
+                round=self.round,
+                group=index,
+                lr=self.lr,
+                members=tuple(self.members[i] for i in group),
+                flops=self.flops,
+                elapsed=self.elapsed,
+            )
             for index, group in enumerate(placed)
             if group
         ]

@@ -5,21 +5,25 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import numpy as np
+import torch
 
+from spatl_ray import seeding
 from spatl_ray.algorithms.registry import make_algorithm
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import Blueprint
+from spatl_ray.engine.budget import check_budget
 from spatl_ray.engine.clock import check_deadline
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.federation.availability import make_availability
 from spatl_ray.federation.devices import Fleet, make_fleet
 from spatl_ray.federation.samplers import make_sampler
-from spatl_ray.loggers.registry import make_loggers
-from spatl_ray.models.split import model_factory
+from spatl_ray.loggers.registry import check_loggers
+from spatl_ray.models.split import blank, model_factory
 from spatl_ray.training.augment import check_augment
-from spatl_ray.training.loss import make_loss
+from spatl_ray.training.local import LocalTask, Trainer
+from spatl_ray.training.loss import load_loss, make_loss
 from spatl_ray.update import Broadcast
 from spatl_ray.wire.codec import encode
 
@@ -30,27 +34,56 @@ def check(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> 
     """Try what a run will need besides data and model.
 
     Raises:
-        SpatlError: an augmentation, loss, sampler, availability or device file that cannot serve, or
-            a deadline that nobody can meet; all of them at once.
+        SpatlError: an augmentation, loss, sampler, availability, device file or logger that cannot
+            serve, a deadline that nobody can meet, or a budget that somebody cannot; all at once.
     """
-    samples, spec, seed = data.sizes("train"), data.dataset.spec, experiment.seed
     faults = faults_of(
-        lambda: check_augment(experiment.training.augment, spec),
-        lambda: make_loss(experiment.training, spec.classes),
-        lambda: make_sampler(experiment.sampler, samples, seed),
-        lambda: make_availability(experiment.availability, experiment.clients, seed),
-        lambda: _check_fleet(experiment, data, blueprint),
-        lambda: make_loggers(experiment),
+        *_checks_with_data(experiment, data),
+        lambda: _check_one_sample(experiment, data, blueprint),
+        lambda: _check_deadline(experiment, data, blueprint),
+        lambda: check_budget(experiment, blueprint, data.sizes("train")),
     )
     if faults:
         raise combined(faults)
 
 
-def _check_fleet(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> None:
-    fleet = fleet_of(experiment)
-    if fleet is not None and experiment.stragglers.deadline is not None:
-        flops = training_flops(blueprint.model, data.dataset.spec)
-        down = first_broadcast(blueprint)
+def _checks_with_data(experiment: Experiment, data: FederatedData) -> tuple[Check, ...]:
+    """What can be tried once there is data."""
+    spec, samples = data.dataset.spec, data.sizes("train")
+    return (
+        lambda: check_augment(experiment.training.augment, spec),
+        lambda: make_loss(experiment.training, spec.classes),
+        lambda: make_sampler(experiment.sampler, samples, experiment.seed, experiment.asked_size),
+        lambda: make_availability(experiment.availability, experiment.clients, experiment.seed),
+        lambda: fleet_of(experiment),
+        lambda: check_loggers(experiment),
+    )
+
+
+def _check_one_sample(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> None:
+    """Try a batch of one, where every batch is one: batch norm may not take it."""
+    if experiment.training.batch_size > 1:
+        return
+    model, spec = blueprint.model, data.dataset.spec
+    x = blank(spec, 1, model.parameters.dtype)
+    y = torch.zeros(1, dtype=torch.int64)
+    Trainer(model, experiment.training.model_copy(update={"steps": 1, "epochs": None})).run(
+        LocalTask(blueprint.initial), x, y, 0.0, seeding.generator(experiment.seed, "one sample")
+    )
+    model.load(blueprint.initial)
+    model.evaluate()
+
+
+def _check_deadline(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> None:
+    if experiment.devices is None or experiment.stragglers.deadline is None:
+        return
+    try:
+        fleet = fleet_of(experiment)
+    except SpatlError:
+        return  # Told already.
+    flops = training_flops(blueprint.model, data.dataset.spec)
+    down = first_broadcast(blueprint)
+    if fleet is not None:
         check_deadline(experiment, fleet, flops, data.sizes("train"), down)
 
 
@@ -73,11 +106,19 @@ def faults_without_data(experiment: Experiment) -> list[SpatlError]:
     ones = np.ones(experiment.clients, np.int64)
     return faults_of(
         lambda: model_factory(experiment.model.name),
-        lambda: make_sampler(experiment.sampler, ones, experiment.seed),
         lambda: make_algorithm(experiment.algorithm),
+        lambda: load_loss(experiment.training.loss),
+        lambda: make_sampler(experiment.sampler, ones, experiment.seed, experiment.asked_size),
         lambda: make_availability(experiment.availability, experiment.clients, experiment.seed),
         lambda: fleet_of(experiment),
+        lambda: check_loggers(experiment),
     )
+
+
+def faults_without_model(experiment: Experiment, data: FederatedData) -> list[SpatlError]:
+    """Further faults of an experiment whose model or algorithm cannot be built."""
+    algorithm = faults_of(lambda: make_algorithm(experiment.algorithm))
+    return [*algorithm, *faults_of(*_checks_with_data(experiment, data))]
 
 
 def faults_of(*checks: Check) -> list[SpatlError]:
@@ -92,7 +133,8 @@ def faults_of(*checks: Check) -> list[SpatlError]:
 
 
 def combined(faults: list[SpatlError]) -> SpatlError:
-    """The one fault as it is, or several as one."""
+    """The one fault as it is, or several as one; what two checks say alike is said once."""
     if len(faults) == 1:
         return faults[0]
-    return ConfigError([line for fault in faults for line in str(fault).splitlines()])
+    lines = [line for fault in faults for line in str(fault).splitlines()]
+    return ConfigError(list(dict.fromkeys(lines)))

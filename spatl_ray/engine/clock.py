@@ -7,10 +7,11 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.config import Experiment
+from spatl_ray.config import Experiment, OwnAlgorithm
 from spatl_ray.engine.messages import ClientReport
 from spatl_ray.errors import ConfigError
 from spatl_ray.federation.devices import Fleet, fastest_round
+from spatl_ray.training.batches import processed_samples
 
 ANSWERED = ("pending", "accepted", "clipped", "rejected")
 """Statuses of clients whose update arrived before the server stopped waiting."""
@@ -24,17 +25,25 @@ def surplus(reports: Sequence[ClientReport], cohort: int) -> frozenset[int]:
     return frozenset(client for _, client in answers[cohort:])
 
 
-def round_seconds(experiment: Experiment, reports: Sequence[ClientReport]) -> float:
-    """Simulated seconds that the server waits in a round.
+def round_seconds(
+    experiment: Experiment, reports: Sequence[ClientReport], elapsed: float = 0.0
+) -> float:
+    """Simulated seconds of a round.
 
-    It waits for the last update that it takes, and until the deadline if fewer than a cohort arrive.
-    A client that failed sends nothing: without a deadline it is not waited for.
+    The server waits for the last update that it takes, and until the deadline if fewer than a cohort
+    of those it asked arrive. A client that failed sends nothing: without a deadline it is not waited
+    for.
+
+    Args:
+        experiment: cohort and deadline.
+        reports: of the clients that were asked.
+        elapsed: seconds of the round that had passed before they were asked.
     """
     arrived = [r.times.total for r in reports if r.times is not None and r.status in ANSWERED]
     deadline = experiment.stragglers.deadline
-    if deadline is not None and len(arrived) < experiment.cohort_size:
-        return deadline
-    return max(arrived, default=0.0)
+    if deadline is not None and len(arrived) < min(experiment.cohort_size, len(reports)):
+        return max(deadline, elapsed)
+    return elapsed + max(arrived, default=0.0)
 
 
 def probe_seconds(
@@ -48,20 +57,11 @@ def probe_seconds(
         samples: training samples of each client.
         bytes_down: what each asked client received.
     """
-    return max(
+    seconds = (
         fleet.device(client).seconds(flops / 3 * float(samples[client]), 0, size).total
         for client, size in bytes_down.items()
     )
-
-
-def processed_samples(
-    experiment: Experiment, samples: npt.NDArray[np.int64]
-) -> npt.NDArray[np.float64]:
-    """Samples that each client processes in a round, with repetition, by the config's epochs or steps."""
-    training = experiment.training
-    if training.steps is not None:
-        return training.steps * np.minimum(samples, training.batch_size).astype(np.float64)
-    return (training.epochs or 1) * samples.astype(np.float64)
+    return max(seconds, default=0.0)
 
 
 def check_deadline(
@@ -73,13 +73,19 @@ def check_deadline(
 ) -> None:
     """Refuse a deadline that not even the fastest client can meet.
 
+    An own algorithm may train for less than the config says: its deadline is not judged.
+
     Raises:
         ConfigError: download and training alone take every client longer.
     """
     deadline = experiment.stragglers.deadline
-    if deadline is None:
+    if deadline is None or isinstance(experiment.algorithm, OwnAlgorithm):
         return
-    least = fastest_round(fleet, flops * processed_samples(experiment, samples), bytes_down)
+    training = experiment.training
+    processed = processed_samples(
+        samples, training.batch_size, training.drop_last, training.epochs, training.steps
+    )
+    least = fastest_round(fleet, flops * processed.astype(np.float64), bytes_down)
     fastest = int(np.argmin(least))
     if least[fastest] > deadline:
         raise ConfigError(

@@ -10,8 +10,10 @@ import numpy as np
 from spatl_ray import seeding
 from spatl_ray.config import Experiment
 from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan
+from spatl_ray.engine.clock import probe_seconds
 from spatl_ray.engine.messages import NEVER, ClientReport, Losses, Member, PanelMember
 from spatl_ray.engine.schedule import Integers, cohort_weights, objective_weights
+from spatl_ray.errors import ConfigError
 from spatl_ray.federation.availability import make_availability
 from spatl_ray.federation.devices import Fleet
 from spatl_ray.federation.sampler import Doubles, Draw
@@ -63,12 +65,16 @@ class Cohorts:
         self._backend = backend
         self._costs = samples.astype(np.float64)
         self._objective = objective_weights(experiment, samples)
-        self._sampler = make_sampler(experiment.sampler, samples, experiment.seed)
+        self._samples = samples
+        self._sampler = make_sampler(
+            experiment.sampler, samples, experiment.seed, experiment.asked_size
+        )
         self._available = make_availability(
             experiment.availability, experiment.clients, experiment.seed
         )
         self._last = np.full(experiment.clients, NEVER, dtype=np.int32)
         self._losses = np.full(experiment.clients, np.inf)
+        self._turns = np.zeros(experiment.clients, dtype=np.int64)
 
     def draw(self, round_: int, lr: float, measured: Collection[int]) -> Asked:
         """The round's cohort, in ascending order; empty if nobody is available.
@@ -81,6 +87,9 @@ class Cohorts:
         probes: list[Losses] = []
 
         def current(clients: Integers) -> Doubles:
+            clients = self._known(clients)
+            if not len(clients):
+                return np.zeros(0)
             probes.append(self._backend.losses(self.evaluation(round_, lr, clients)))
             return np.array([probes[-1].values[c] for c in clients.tolist()], dtype=np.float64)
 
@@ -89,13 +98,31 @@ class Cohorts:
                 round=round_,
                 size=self._experiment.asked_size,
                 generator=seeding.generator(self._experiment.seed, "cohort", round_),
-                available=lambda clients: self._available(round_, clients),
-                last_losses=lambda clients: self._losses[clients],
+                available=lambda clients: self._available(round_, self._known(clients)),
+                turns=lambda clients: self._turns[self._known(clients)],
+                last_losses=lambda clients: self._losses[self._known(clients)],
                 current_losses=current,
             )
         )
+        self._turns[cohort] += 1
         probed = _together(probes)
         return Asked(self._plan(round_, lr, np.sort(cohort), measured, probed), probed)
+
+    def _known(self, clients: Integers) -> Integers:
+        """The clients that a sampler asks about.
+
+        Raises:
+            ConfigError: something else than clients of this federation.
+        """
+        asked, name, most = np.asarray(clients), self._experiment.sampler.name, len(self._last)
+        if asked.size and not np.issubdtype(asked.dtype, np.integer):
+            raise ConfigError(f"sampler.name {name!r} must ask about integers, got {asked.dtype}")
+        wrong = asked[(asked < 0) | (asked >= most)]
+        if wrong.size:
+            raise ConfigError(
+                f"sampler.name {name!r} must ask about clients in [0, {most}), got {wrong[0]}"
+            )
+        return asked.astype(np.int64)
 
     def _plan(
         self,
@@ -119,7 +146,20 @@ class Cohorts:
             )
             for client, weight in zip(cohort.tolist(), weights, strict=True)
         )
-        return RoundPlan(round_, lr, members, tuple(self._costs[cohort].tolist()), self._flops)
+        return RoundPlan(
+            round=round_,
+            lr=lr,
+            members=members,
+            costs=tuple(self._costs[cohort].tolist()),
+            flops=self._flops,
+            elapsed=self._probing(probed),
+        )
+
+    def _probing(self, probed: Losses | None) -> float:
+        """Simulated seconds that the question for losses took."""
+        if probed is None or self._fleet is None:
+            return 0.0
+        return probe_seconds(self._fleet, self._flops, self._samples, probed.bytes_down)
 
     def evaluation(self, round_: int, lr: float, clients: Integers) -> EvaluationPlan:
         """The evaluation of what some clients would receive in a round."""
@@ -127,12 +167,16 @@ class Cohorts:
         return EvaluationPlan(round_, lr, members, tuple(self._costs[clients].tolist()))
 
     def ended(self, round_: int, reports: Sequence[ClientReport]) -> None:
-        """Remember whose state was committed, and the losses of those who trained."""
+        """Remember whose state was committed, and the losses of those who trained.
+
+        A client without a loss ranks last from then on: it would be drawn for ever otherwise.
+        """
         for report in reports:
             if report.status in ("accepted", "clipped"):
                 self._last[report.client] = round_
-            if report.train_loss is not None and np.isfinite(report.train_loss):
-                self._losses[report.client] = report.train_loss
+            loss = report.train_loss
+            known = loss is not None and np.isfinite(loss)
+            self._losses[report.client] = loss if known else -np.inf
 
 
 def _together(probes: Sequence[Losses]) -> Losses | None:

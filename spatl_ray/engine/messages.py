@@ -38,13 +38,19 @@ class Member:
 
 @dataclass(frozen=True)
 class GroupTask:
-    """The clients that one worker trains in one round; `flops` are those of training on a sample."""
+    """The clients that one worker trains in one round.
+
+    Attributes:
+        flops: of training on one sample.
+        elapsed: simulated seconds of the round that have passed before.
+    """
 
     round: int
     group: int
     lr: float
     members: tuple[Member, ...]
     flops: float = 0.0
+    elapsed: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)

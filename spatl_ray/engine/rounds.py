@@ -19,8 +19,14 @@ from spatl_ray.data.federated import FederatedData, federate
 from spatl_ray.engine import rows
 from spatl_ray.engine.backend import Backend, RoundPlan, SerialBackend
 from spatl_ray.engine.blueprint import Blueprint, make_blueprint
-from spatl_ray.engine.checks import check, combined, faults_without_data, fleet_of
-from spatl_ray.engine.clock import probe_seconds, round_seconds
+from spatl_ray.engine.checks import (
+    check,
+    combined,
+    faults_without_data,
+    faults_without_model,
+    fleet_of,
+)
+from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.export import save_server
 from spatl_ray.engine.flops import training_flops
@@ -30,6 +36,9 @@ from spatl_ray.errors import EngineError, SpatlError
 from spatl_ray.loggers.registry import make_loggers
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
+
+LOST_ROUNDS = 3
+"""Rounds in a row in which every client failed, after which a run that had begun well ends."""
 
 
 @dataclass(frozen=True)
@@ -69,15 +78,14 @@ def run(
             round could train, or Ray failed.
     """
     torch.set_num_threads(1)
-    folder = Path(experiment.results.folder).absolute()
+    data, blueprint = prepare(experiment, dataset)
     writer = ResultsWriter(
-        folder,
+        Path(experiment.results.folder).absolute(),
         experiment.run_id,
         overwrite=experiment.results.overwrite,
         flush_seconds=experiment.results.flush_seconds,
     )
     loggers = make_loggers(experiment)
-    data, blueprint = prepare(experiment, dataset)
     states = state_folder(experiment)
     backend = backend or make_backend(experiment, data, states)
     try:
@@ -126,9 +134,11 @@ def prepare(
         given = dataset or load_dataset(experiment.data, experiment.seed)
         data = federate(given, experiment)
     except SpatlError as error:
-        faults = [error, *faults_without_data(experiment)]
-        raise combined(faults) from error
-    blueprint = make_blueprint(experiment, given.spec, torch.device("cpu"))
+        raise combined([error, *faults_without_data(experiment)]) from error
+    try:
+        blueprint = make_blueprint(experiment, given.spec, torch.device("cpu"))
+    except SpatlError as error:
+        raise combined([error, *faults_without_model(experiment, data)]) from error
     check(experiment, data, blueprint)
     return data, blueprint
 
@@ -164,6 +174,8 @@ class _Run:
     callbacks: tuple[Callback, ...]
     ledger: rows.Ledger = field(default_factory=rows.Ledger)
     last: rows.Row = field(default_factory=dict)
+    someone_trained: bool = False
+    lost: int = 0
 
     def __post_init__(self) -> None:
         self._samples = self.data.sizes("train")
@@ -210,8 +222,24 @@ class _Run:
         asked = self._cohorts.draw(round_, lr, set(self._panel.tolist()) if due else set())
         outcome = self._train(asked.plan)
         self._cohorts.ended(round_, outcome.clients)
-        evaluation = self._evaluate(round_ + 1, lr) if due else None
+        hopeless = self._note_hopeless(outcome)
+        evaluation = self._evaluate(round_ + 1, lr) if due and not hopeless else None
         self._write(asked, outcome, evaluation, start)
+        if hopeless:
+            raise EngineError(hopeless)
+
+    def _note_hopeless(self, outcome: RoundOutcome) -> str:
+        """Why it makes no sense to go on, if too many rounds in a row were lost; else ""."""
+        reports = outcome.clients
+        if any(report.status != "failed" for report in reports):
+            self.someone_trained, self.lost = True, 0
+        elif reports:
+            self.lost += 1
+        if self.lost < (LOST_ROUNDS if self.someone_trained else 1):
+            return ""
+        first = reports[0]
+        rounds = "the first round" if self.lost == 1 else f"{self.lost} rounds in a row"
+        return f"every client of {rounds} failed; client {first.client}: {first.reason}"
 
     def _train(self, plan: RoundPlan) -> RoundOutcome:
         """Train the round's cohort."""
@@ -224,13 +252,7 @@ class _Run:
             for callback in self.callbacks:
                 callback.clients_done(round_, finished, size)
 
-        outcome = self.backend.train(plan, done)
-        if outcome.clients and all(report.status == "failed" for report in outcome.clients):
-            first = outcome.clients[0]
-            raise EngineError(
-                f"every client of round {round_} failed; client {first.client}: {first.reason}"
-            )
-        return outcome
+        return self.backend.train(plan, done)
 
     def _evaluate(self, round_: int, lr: float) -> Evaluation:
         """Evaluate what the panel would receive in round `round_`."""
@@ -267,11 +289,7 @@ class _Run:
         """Seconds of the round on the clients' devices; None without devices."""
         if self._fleet is None:
             return None
-        waited = round_seconds(self.experiment, outcome.clients)
-        if asked.probed is None:
-            return waited
-        bytes_down = asked.probed.bytes_down
-        return waited + probe_seconds(self._fleet, self._flops, self._samples, bytes_down)
+        return round_seconds(self.experiment, outcome.clients, asked.plan.elapsed)
 
     def _events(self, round_: int, outcome: RoundOutcome) -> list[rows.Row]:
         """What was noteworthy."""

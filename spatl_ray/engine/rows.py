@@ -272,8 +272,8 @@ def nothing_accepted(round_: int, now: object) -> Row:
 
 
 def few_clients(round_: int, there: int, wanted: int, now: object) -> Row:
-    """The event of a round for which too few clients were available."""
-    message = f"{there} of {wanted} wanted clients were available"
+    """The event of a round with a smaller cohort than wanted."""
+    message = f"{there} of {wanted} wanted clients were drawn: no more were available, or chosen"
     return {"time": now, "round": round_, "client": None, "kind": "few clients", "message": message}
 
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -66,6 +66,11 @@ MACHINE_WORDS = ("can't allocate memory", "CUDA", "cuBLAS", "CUBLAS", "cuDNN", "
 
 class DivergedError(Exception):
     """A client's training ended in NaN or infinity: it has nothing to send."""
+
+    def __init__(self, text: str, results: Sequence[LocalResult], samples: int) -> None:
+        super().__init__(text)
+        self.results = results
+        self.samples = samples
 
 
 @dataclass(frozen=True, eq=False)
@@ -144,7 +149,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
                 continue
-            verdict = self._late(outcome) or self._contribute(outcome, partial)
+            verdict = self._late(outcome, task.elapsed) or self._contribute(outcome, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
@@ -161,7 +166,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
                 continue
-            late = self._late(outcome)
+            late = self._late(outcome, task.elapsed)
             if late is not None:
                 reports.append(self._report(outcome, late.status, late.reason, broadcast))
                 continue
@@ -199,21 +204,41 @@ class Worker:
         except Exception as error:
             if isinstance(error, RuntimeError) and any(w in str(error) for w in MACHINE_WORDS):
                 raise
-            rejected = isinstance(error, DivergedError)
-            return ClientReport(
+            report = ClientReport(
                 member.client,
-                status="rejected" if rejected else "failed",
-                reason=str(error) if rejected else f"{type(error).__name__}: {error}",
+                status="failed",
+                reason=f"{type(error).__name__}: {error}",
                 bytes_down=broadcast.size(member.client),
                 actor=self.name,
             )
+            return (
+                self._diverged(report, task, member, error)
+                if isinstance(error, DivergedError)
+                else report
+            )
 
-    def _late(self, outcome: Outcome) -> Verdict | None:
+    def _diverged(
+        self, report: ClientReport, task: GroupTask, member: Member, error: DivergedError
+    ) -> ClientReport:
+        """The report of a client that trained, but has nothing to send."""
+        processed = sum(r.samples for r in error.results)
+        return replace(
+            report,
+            status="rejected",
+            reason=str(error),
+            samples=error.samples,
+            steps=sum(r.steps for r in error.results),
+            processed=processed,
+            times=_times(task, member, processed, 0, report.bytes_down),
+        )
+
+    def _late(self, outcome: Outcome, elapsed: float) -> Verdict | None:
         """The verdict on an update that arrives after the deadline; None for one in time."""
         deadline, times = self.experiment.stragglers.deadline, outcome.times
-        if deadline is None or times is None or times.total <= deadline:
+        if deadline is None or times is None or elapsed + times.total <= deadline:
             return None
-        return Verdict("late", reason=f"after {times.total:g} s, the deadline is {deadline:g} s")
+        arrives = elapsed + times.total
+        return Verdict("late", reason=f"after {arrives:g} s, the deadline is {deadline:g} s")
 
     def _contribute(self, outcome: Outcome, partial: Partial) -> Verdict:
         """Judge one client's decoded update, sum it and commit its state."""
@@ -242,8 +267,7 @@ class Worker:
                 results.append(
                     self.trainer.run(local_task, *samples, task.lr, view.generator(stream))
                 )
-        for result in results:
-            _check_finite(result)
+        _check_finite(results, view.samples)
         with self._seeded(view, "propose"):
             proposal = self.algorithm.propose(view, results)
         sent = Update(
@@ -256,11 +280,9 @@ class Worker:
                 f"devices.budget_bytes_up must be at least {len(payload)}, the bytes of the update, "
                 f"got {budget:g} for client {member.client}"
             )
-        times = None
-        if member.device is not None:
-            flops = task.flops * sum(r.samples for r in results)
-            down = 0 if member.informed else broadcast.size(member.client)
-            times = member.device.seconds(flops, len(payload), down)
+        processed = sum(r.samples for r in results)
+        down = broadcast.size(member.client)
+        times = _times(task, member, processed, len(payload), down)
         seconds = time.perf_counter() - start
         return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)
 
@@ -384,10 +406,20 @@ class Worker:
         return losses
 
 
-def _check_finite(result: LocalResult) -> None:
+def _times(
+    task: GroupTask, member: Member, processed: int, bytes_up: int, bytes_down: int
+) -> Times | None:
+    """Simulated seconds of a client's round; the download is free for who has the broadcast already."""
+    if member.device is None:
+        return None
+    down = 0 if member.informed else bytes_down
+    return member.device.seconds(task.flops * processed, bytes_up, down)
+
+
+def _check_finite(results: Sequence[LocalResult], samples: int) -> None:
     """Stop a client whose training diverged, before it keeps or sends anything of it."""
-    end = result.end
-    if not (np.isfinite(end.parameters).all() and np.isfinite(end.buffers).all()):
-        raise DivergedError(
-            f"local training diverged: the model holds NaN or infinity, loss {result.loss:g}"
-        )
+    for result in results:
+        end = result.end
+        if not (np.isfinite(end.parameters).all() and np.isfinite(end.buffers).all()):
+            text = f"local training diverged: the model holds NaN or infinity, loss {result.loss:g}"
+            raise DivergedError(text, results, samples)

@@ -31,11 +31,25 @@ def make_loggers(experiment: Experiment) -> list[Callback]:
     return loggers
 
 
+def check_loggers(experiment: Experiment) -> None:
+    """Try to find the experiment's loggers, without making any.
+
+    Raises:
+        ConfigError: one that cannot be imported.
+    """
+    for name in experiment.results.loggers:
+        _factory(name)
+
+
+def _factory(name: str) -> Callable[..., object]:
+    return LOGGERS[name] if name in LOGGERS else plugins.load(name, "results.loggers")
+
+
 def _made(name: str, experiment: Experiment) -> Callback:
     """One logger."""
-    factory = LOGGERS[name] if name in LOGGERS else plugins.load(name, "results.loggers")
+    factory = _factory(name)
     try:
-        logger: object = factory(experiment)
+        logger = factory(experiment)
     except SpatlError:
         raise
     except Exception as error:

@@ -78,6 +78,7 @@ class ResultsWriter:
             raise ResultsError(f"runs: column {given[0]!r} is the writer's own, not to be given")
         row = {"start": datetime.now(UTC), **run, "end": None, "status": "running", "error": None}
         build("runs", [row], self._run_id)
+        self._refuse_other_data(row)
         self._clear(row)
         self._run = row
         self._write_run()
@@ -171,7 +172,23 @@ class ResultsWriter:
         if taken and self._resume_at is None and not overwrite:
             raise ResultsError(
                 f"run {self._run_id!r} is already in {self._folder}: take "
-                "results.overwrite=true or another results.folder"
+                "results.overwrite=true, another name or another results.folder"
+            )
+
+    def _refuse_other_data(self, row: Mapping[str, object]) -> None:
+        """The same config on other data is another run: it must not replace this one."""
+        path = files.round_file(self._place("runs"), 0)
+        if not path.exists():
+            return
+        try:
+            before = pq.read_table(path, columns=["data_fingerprint"], partitioning=None)
+        except (OSError, pa.ArrowException):
+            return  # A damaged run can only be replaced.
+        (fingerprint,) = before["data_fingerprint"].to_pylist()
+        if fingerprint != row["data_fingerprint"]:
+            raise ResultsError(
+                f"run {self._run_id!r} in {self._folder} is one of other data (fingerprint "
+                f"{fingerprint}, not {row['data_fingerprint']}): give this one another name"
             )
 
     def _clear(self, row: dict[str, object]) -> None:

@@ -12,6 +12,13 @@ from spatl_ray.parameters import Array, Arrays, Bits, ModelVector, Space
 from spatl_ray.training.evaluate import Score
 
 
+def _locked(array: Array) -> Array:
+    """A view that cannot be written to."""
+    view = array.view()
+    view.flags.writeable = False
+    return view
+
+
 @dataclass(frozen=True, eq=False)
 class Candidate:
     """One client's encoder after local training, and what the client can afford.
@@ -46,6 +53,10 @@ class Candidate:
     bytes_of: Callable[[Bits], int] | None = None
 
     def __post_init__(self) -> None:
+        # Criteria and selectors only look: what they changed here would be sent.
+        object.__setattr__(self, "update", _locked(self.update))
+        vectors = (self.model.parameters, self.model.buffers)
+        object.__setattr__(self, "model", ModelVector(*map(_locked, vectors)))
         if self.budget_bytes is not None and self.bytes_of is None:
             raise ConfigError(
                 f"a candidate's budget_bytes needs bytes_of, got {self.budget_bytes:g} without it"

@@ -40,3 +40,21 @@ def draw_batches(
         for start in range(0, end, size)[:left]:
             yield order[start : start + size]
             left -= 1
+
+
+def processed_samples(
+    samples: Rows, size: int, drop_last: bool, epochs: int | None, steps: int | None
+) -> Rows:
+    """Samples that `draw_batches` gives in all, with repetition, for clients of these sizes.
+
+    Args:
+        samples: samples of each client, shape (clients,).
+        size, drop_last, epochs, steps: as there.
+    """
+    shortened = drop_last & (samples > size)
+    end = samples - np.where(shortened, samples % size, 0)
+    if steps is None:
+        return (epochs or 0) * end
+    passes, rest = np.divmod(steps, -(-end // size))
+    processed: Rows = passes * end + np.minimum(rest * size, end)
+    return processed

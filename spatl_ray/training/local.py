@@ -186,10 +186,16 @@ class Trainer:
         except ValueError as error:
             if len(x) > 1 or ONE_SAMPLE not in str(error):
                 raise
+            size = self.training.batch_size
+            cure = (
+                "training.drop_last=true leaves such a last batch out, unless it is all that the "
+                "client has"
+                if size > 1
+                else "take a larger one"
+            )
             raise DataError(
                 "a step of a model with batch norm needs at least two samples, got one with "
-                f"training.batch_size={self.training.batch_size}: training.drop_last=true leaves "
-                "such a last batch out, unless it is all that the client has"
+                f"training.batch_size={size}: {cure}"
             ) from error
         return output
 

@@ -12,9 +12,10 @@ from small_runs import ran, same_bits, saved, serial, small, table
 
 from spatl_ray import run
 from spatl_ray.engine.backend import EvaluationPlan
+from spatl_ray.engine.cohort import Cohorts
 from spatl_ray.engine.messages import PanelMember
 from spatl_ray.engine.schedule import cohort_weights
-from spatl_ray.errors import SpatlError
+from spatl_ray.errors import ConfigError, SpatlError
 
 CURRENT = {"name": "power_of_choice", "candidates": 4, "loss": "current"}
 LAST = {"name": "power_of_choice", "candidates": 4, "loss": "last"}
@@ -114,3 +115,37 @@ def test_samplers_do_not_depend_on_groups(tmp_path: Path, sampler: Any) -> None:
 def test_an_own_sampler_that_repeats_a_client_is_stopped(tmp_path: Path) -> None:
     with pytest.raises(SpatlError, match=r"sampler.*distinct"):
         ran(small(tmp_path, sample_ratio=0.5, sampler={"name": "small_runs:Repeats"}))
+
+
+def test_clients_that_fail_are_not_drawn_for_ever(tmp_path: Path) -> None:
+    """Nothing is known of their loss: infinite before the first turn, and the lowest after it."""
+    sampler = {**LAST, "candidates": 6}
+    algorithm = {"name": "small_runs:SabotagedScaffold", "options": {"0": "raise", "1": "raise"}}
+    run(small(tmp_path, algorithm, sample_ratio=0.5, sampler=sampler, rounds=6))
+    turns = pd.Series([c for members in participants(tmp_path) for c in members]).value_counts()
+    assert turns[[0, 1]].tolist() == [1, 1]
+
+
+@pytest.mark.parametrize(
+    ("asked", "rule"),
+    [
+        (np.array([10**7]), r"clients in \[0, 6\), got 10000000"),
+        (np.array([-4]), r"clients in \[0, 6\), got -4"),
+        (np.array([0.5]), "integers, got float64"),
+    ],
+)
+def test_a_sampler_may_ask_about_clients_only(tmp_path: Path, asked: Any, rule: str) -> None:
+    experiment = small(tmp_path, sampler={"name": "small_runs:Asks"})
+    samples = np.ones(6, np.int64)
+    for question in ("available", "turns", "last_losses", "current_losses"):
+        cohorts = Cohorts(experiment, samples, None, 0.0, serial(experiment))
+        cohorts._sampler.inner.asks = (question, asked)  # type: ignore[attr-defined]
+        with pytest.raises(ConfigError, match=rule):
+            cohorts.draw(0, 0.05, ())
+
+
+def test_asking_for_no_losses_is_nothing(tmp_path: Path) -> None:
+    experiment = small(tmp_path, sampler={"name": "small_runs:Asks"})
+    cohorts = Cohorts(experiment, np.ones(6, np.int64), None, 0.0, serial(experiment))
+    cohorts._sampler.inner.asks = ("current_losses", [])  # type: ignore[attr-defined]
+    assert len(cohorts.draw(0, 0.05, ()).plan.members) == 1

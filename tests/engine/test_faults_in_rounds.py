@@ -155,17 +155,20 @@ def test_all_rejected_leaves_server_and_clients_untouched(tmp_path: Path) -> Non
 @pytest.mark.parametrize("first", [0, 2])
 def test_all_failing_ends_the_run_with_readable_results(tmp_path: Path, first: int) -> None:
     options = {**{str(client): "raise" for client in range(6)}, "from": first}
-    experiment = scaffold(tmp_path, options)
-    reason = f"every client of round {first} failed; client 0: RuntimeError: the client broke"
+    experiment = scaffold(tmp_path, options, rounds=6)
+    lost = "3 rounds in a row" if first else "the first round"
+    reason = f"every client of {lost} failed; client 0: RuntimeError: the client broke"
     with pytest.raises(EngineError, match=reason):
         run(experiment)
     (row,) = table(tmp_path, "runs").to_dict("records")
     assert (row["run_id"], row["status"]) == (experiment.run_id, "failed")
     assert row["error"] == f"EngineError: {reason}"
     assert row["end"] >= row["start"]
-    if first:
-        assert table(tmp_path, "rounds")["round"].tolist() == [0, 1]
-        assert len(table(tmp_path, "clients")) == 12
+    # Also the lost rounds are there, with every client's reason.
+    rounds = table(tmp_path, "rounds")
+    assert rounds["failed"].tolist() == [0] * first + [6] * (3 if first else 1)
+    events = table(tmp_path, "events")
+    assert (events["kind"] == "client failed").sum() == rounds["failed"].sum()
 
 
 def test_large_updates_are_clipped_and_marked(tmp_path: Path) -> None:

@@ -187,7 +187,7 @@ def test_a_round_without_clients_passes(tmp_path: Path) -> None:
     events = table(tmp_path, "events")
     few, idle = "few clients", "idle round"
     assert events["kind"].tolist() == [few, idle, few, few, idle]
-    assert "3 of 6 wanted clients were available" in set(events["message"])
+    assert events["message"].str.startswith("3 of 6 wanted clients were drawn").any()
 
 
 def report(client: int, seconds: float | None, status: str = "pending") -> ClientReport:
@@ -209,3 +209,63 @@ def test_the_server_waits_for_what_it_takes(tmp_path: Path) -> None:
     with_deadline = small(tmp_path, devices=DEVICES, stragglers={"deadline": 7.0})
     assert round_seconds(with_deadline, reports) == 7.0
     assert round_seconds(with_deadline, [report(i, 3.0, "accepted") for i in range(6)]) == 3.0
+
+
+def test_asking_for_losses_counts_towards_the_deadline(tmp_path: Path) -> None:
+    """Nobody is late in a round without a deadline; just below its length, the slowest is."""
+    fields = {
+        "sample_ratio": 0.5,
+        "rounds": 1,
+        "devices": traced(tmp_path, [1e7, 2e7, 3e7, 4e7, 5e7, 6e7]),
+        "sampler": {"name": "power_of_choice", "candidates": 4, "loss": "current"},
+    }
+    whole, _ = finished(small(tmp_path / "a", **fields))
+    seconds = float(whole["simulated_seconds"].iloc[0])
+    deadline = {"deadline": seconds * 0.999}
+    rounds, clients = finished(small(tmp_path / "b", **fields, stragglers=deadline))
+    assert rounds["late"].tolist() == [1]
+    assert rounds["simulated_seconds"].tolist() == [deadline["deadline"]]
+    late = clients[clients["status"] == "late"]["simulated_seconds"].iloc[0]
+    assert late < deadline["deadline"] < seconds
+
+
+@pytest.mark.parametrize(
+    "training", [{"drop_last": True, "batch_size": 64}, {"steps": 2, "batch_size": 150}]
+)
+def test_a_deadline_that_is_met_is_not_refused(tmp_path: Path, training: dict[str, Any]) -> None:
+    """What is processed is counted as it will be: without what is left out, with smaller batches."""
+    fields = {"devices": DEVICES, "training": {"lr": 0.05, **training}, "rounds": 1}
+    _, clients = finished(small(tmp_path / "a", **fields))
+    deadline = {"deadline": float(clients["simulated_seconds"].max()) * 1.001}
+    rounds, _ = finished(small(tmp_path / "b", **fields, stragglers=deadline))
+    assert rounds["late"].tolist() == [0]
+
+
+def test_the_server_does_not_wait_for_clients_that_it_never_asked(tmp_path: Path) -> None:
+    trace = tmp_path / "there.csv"
+    trace.write_text("client,first_round,last_round\n0,0,0\n1,0,0\n")
+    availability = {"name": "trace", "file": str(trace)}
+    rounds, clients = finished(
+        small(tmp_path, availability=availability, devices=DEVICES, stragglers={"deadline": 30.0})
+    )
+    asked = clients[clients["participated"]]["simulated_seconds"]
+    assert rounds["simulated_seconds"].tolist() == [asked.max(), 0.0, 0.0]
+
+
+def test_a_budget_that_a_client_can_never_meet_is_refused(tmp_path: Path) -> None:
+    budget = {"name": "choice", "values": [100.0, 1e6]}
+    for algorithm in ("fedavg", "spatl"):
+        folder = tmp_path / algorithm
+        with pytest.raises(
+            ConfigError, match=r"devices\.budget_bytes_up must be at least \d+.* got 100 for client"
+        ):
+            run(small(folder, algorithm, devices={"budget_bytes_up": budget}))
+        assert not folder.exists()
+
+
+def test_a_diverged_client_has_taken_its_time(tmp_path: Path) -> None:
+    training = {"lr": 1e18, "steps": 3}
+    rounds, clients = finished(small(tmp_path, devices=DEVICES, training=training, rounds=1))
+    assert (clients["status"] == "rejected").all()
+    assert (clients["simulated_seconds_train"] == clients["flops"] / 1e8).all()
+    assert rounds["simulated_seconds"].iloc[0] == clients["simulated_seconds"].max() > 0

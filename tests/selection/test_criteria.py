@@ -151,3 +151,9 @@ def test_a_criterion_that_does_not_exist() -> None:
     text = r"^algorithm.inference.criterion must name .* got 'no_such_module:drawn'"
     with pytest.raises(ConfigError, match=text):
         FixedRatio(space, 0.5, {}, "l2", Inference(criterion="no_such_module:drawn"))
+
+
+def test_a_criterion_cannot_change_what_is_sent() -> None:
+    given = candidate(flatten(split_model("mlp", hidden=[3])))
+    for array in (given.update, given.weights, given.model.parameters, given.model.buffers):
+        assert not array.flags.writeable

@@ -142,3 +142,18 @@ class Repeats(Sampler):
 
     def cohort(self, draw: Draw) -> Integers:
         return np.array([0, 0], dtype=np.int64)
+
+
+class Asks(Sampler):
+    """Draws client 0, after one question."""
+
+    asks: tuple[str, Any] | None = None
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.options = options
+
+    def cohort(self, draw: Draw) -> Integers:
+        if self.asks is not None:
+            question, clients = self.asks
+            getattr(draw, question)(clients)
+        return np.array([0], dtype=np.int64)

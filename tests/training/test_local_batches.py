@@ -15,6 +15,7 @@ from torch import Tensor
 
 from spatl_ray.config import Training
 from spatl_ray.errors import DataError
+from spatl_ray.training.batches import draw_batches, processed_samples
 from spatl_ray.training.local import LocalResult, LocalTask, Phase, Trainer
 
 WHOLE_MODEL = Phase()
@@ -125,10 +126,30 @@ def test_batch_norm_trains_without_a_last_batch_of_one() -> None:
         normed(9, batch_size=4)
 
 
-@pytest.mark.parametrize(("samples", "size"), [(1, 4), (2, 1)])
-def test_a_single_sample_cannot_be_left_out(samples: int, size: int) -> None:
+def test_a_single_sample_cannot_be_left_out() -> None:
     with pytest.raises(DataError, match=r"unless it is all that the client has$"):
-        normed(samples, batch_size=size, drop_last=True)
+        normed(1, batch_size=4, drop_last=True)
+
+
+def test_batches_of_one_cannot_be_left_out() -> None:
+    with pytest.raises(DataError, match=r"training.batch_size=1: take a larger one$"):
+        normed(2, batch_size=1, drop_last=True)
+
+
+@given(
+    st.integers(1, 40),
+    st.integers(1, 12),
+    st.booleans(),
+    st.integers(1, 5),
+    st.sampled_from(["epochs", "steps"]),
+)
+def test_processed_samples_are_those_of_the_batches(
+    n: int, size: int, drop_last: bool, length: int, unit: str
+) -> None:
+    epochs, steps = (length, None) if unit == "epochs" else (None, length)
+    batches = draw_batches(n, size, drop_last, epochs, steps, np.random.default_rng(0))
+    (expected,) = processed_samples(np.array([n]), size, drop_last, epochs, steps)
+    assert sum(map(len, batches)) == expected
 
 
 @pytest.mark.parametrize("training", [{"steps": 5}, {"epochs": 5}])
