@@ -144,7 +144,14 @@ def digest(*parts: str | npt.NDArray[np.generic]) -> str:
 
 def _cast(name: str, field: str, values: npt.ArrayLike, dtype: type[np.generic]) -> Any:
     """`values` as an array of `dtype`; real numbers do not become integers."""
-    array = np.asarray(values)
+    try:
+        array = np.asarray(values)
+    except ValueError as error:
+        raise DataError(
+            f"data set {name!r}: {field} must be an array, got one of unequal rows ({error})"
+        ) from error
+    if np.ma.is_masked(values):
+        raise DataError(f"data set {name!r}: {field} must hold a value everywhere, got a masked one")
     kinds, rule = ("iu", "integers") if dtype is np.int64 else ("iuf", "real numbers")
     if array.dtype.kind not in kinds:
         raise DataError(f"data set {name!r}: {field} must hold {rule}, got {array.dtype}")
@@ -168,8 +175,8 @@ def _check_array(dataset: Dataset, field: str, array: object, dtype: type[np.gen
 def _check_part(dataset: Dataset, part: str, x: Features, y: Integers) -> None:
     _check_array(dataset, f"{part}_x", x, np.float32 if dataset.vocabulary is None else np.int64)
     _check_array(dataset, f"{part}_y", y, np.int64)
-    if x.ndim < 2 or len(x) < 1:
-        raise _broken(dataset, f"{part}_x", "have shape (n, *shape) with n >= 1", x.shape)
+    if x.ndim < 2 or x.size < 1:
+        raise _broken(dataset, f"{part}_x", "have shape (n, *shape) without a 0", x.shape)
     if y.shape != x.shape[:1]:
         raise _broken(dataset, f"{part}_y", f"have shape {x.shape[:1]} as {part}_x", y.shape)
     if (

@@ -77,3 +77,16 @@ def test_tokens_stay_integers() -> None:
 def test_arrays_that_break_a_rule_are_refused(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(DataError, match=f"data set 'own': {rule}"):
         made(**changes)
+
+
+@pytest.mark.parametrize(
+    ("train_x", "rule"),
+    [
+        ([[1.0], [2.0, 3.0]], "train_x must be an array, got one of unequal rows"),
+        (np.ma.masked_array([[1.0], [2.0]], [[False], [True]]), "train_x must hold a value every"),
+        (np.zeros((2, 0)), r"train_x must have shape \(n, \*shape\) without a 0, got \(2, 0\)"),
+    ],
+)
+def test_arrays_with_holes_are_refused(train_x: Any, rule: str) -> None:
+    with pytest.raises(DataError, match=rule):
+        Dataset.from_arrays("some", train_x, [0, 1], [[1.0]], [0])

@@ -73,7 +73,7 @@ def _images(x: list[Any], y: list[Any]) -> tuple[Floats, Integers]:
     rule = f"x must be {SIDE * SIDE} numbers a sample"
     try:
         rows = np.array(x, np.float32)
-    except (TypeError, ValueError) as error:
+    except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{rule}, got something else ({error})") from error
     if rows.shape != (len(x), SIDE * SIDE):
         raise ValueError(f"{rule}, got shape {rows.shape}")
