@@ -12,7 +12,7 @@ from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
 from spatl_ray.config import Experiment
-from spatl_ray.fields import OWN, Place, bounds, kinds, locate, plain, tree
+from spatl_ray.fields import NUMBERS, OWN, Place, bounds, kinds, locate, plain, tree
 
 TYPES = {
     "int_type": "an integer",
@@ -119,9 +119,10 @@ def _no_choice(place: Place, detail: ErrorDetails, raw: Any) -> str:
 
 def _no_kind(place: Place, detail: ErrorDetails, raw: Any) -> str:
     value = detail["input"]
-    if not isinstance(value, Mapping):
-        return _must(place, "a name or a mapping", value)
     known = list(kinds(place.field)) if place.field else []
+    if not isinstance(value, Mapping):
+        short = "a number" if NUMBERS in known else "a name"
+        return _must(place, f"{short} or a mapping", value)
     own = "package.module:Name" if OWN in known else ""
     names = [name for name in known if name != OWN]
     return _one_of(f"{place.dotted}.name", names, value.get("name"), own)
@@ -197,9 +198,12 @@ def _meant(place: Place, raw: Any) -> str:
 
 
 def _alike(place: Place, known: Iterable[str]) -> list[str]:
-    """The paths that are most like the place's, best rule first."""
+    """The paths that are most like the place's, best rule first.
+
+    A `name` is that of one thing: nobody means another thing's.
+    """
     *section, key = place.path
-    paths = [path for path in known if not path.endswith(".name")]
+    paths = [path for path in known if _last(path) != "name" or (path == "name" and not section)]
     same = [path for path in paths if _last(path) == key]
     beside = [path for path in paths if path.split(".")[:-1] == section]
     word = nearest(key, map(_last, beside))

@@ -59,6 +59,11 @@ OPTIONS = "must hold texts, finite numbers, true, false, null, lists and mapping
     [
         ({"compute": -1}, ("devices.compute must be in [0.001, 1e+18], got -1",)),
         ({"compute": 1e-320}, ("devices.compute must be in [0.001, 1e+18], got 1e-320",)),
+        (
+            {"compute": "lognormal"},
+            ("devices.compute must be a number or a mapping, got 'lognormal'",),
+        ),
+        ({"name": "edge"}, ("devices.name is no field of devices",)),
         ({"budget_flops": 0}, ("devices.budget_flops must be in [0.001, 1e+18], got 0",)),
         (
             {"budget_bytes_up": {"name": "betwen"}},
@@ -92,6 +97,16 @@ def test_a_number_beyond_all_floats() -> None:
     assert fault.startswith("devices.compute must be a number, got 1000")
 
 
+@pytest.mark.parametrize("count", [2**31, 10**400])
+def test_a_count_beyond_all_arrays(count: int) -> None:
+    got = count if count < 10**20 else "over 1e20"
+    rule = f"must be less than 2147483648, got {got}"
+    assert refused({"clients": count, "training": {"steps": count}}) == (
+        f"clients {rule}",
+        f"training.steps {rule}",
+    )
+
+
 @pytest.mark.parametrize(
     ("mapping", "fault"),
     [
@@ -110,8 +125,8 @@ def test_a_number_beyond_all_floats() -> None:
         ({"data": {"options": {"a": {1}}}}, f"data.options {OPTIONS}, got {{1}} for a"),
         (
             {"devices": {"budget_flops": 0.5}, "algorithm": "fedavg"},
-            "devices.budget_flops must be null without algorithm.inference of spatl, which says "
-            "what is kept for inference, got constant with fedavg",
+            "devices.budget_flops must be null without algorithm.selection and algorithm.inference "
+            "of spatl, which say what is kept for inference, got constant with fedavg",
         ),
     ],
 )

@@ -164,6 +164,14 @@ def test_a_written_experiment_reads_back_as_itself(preset: str, write: Any) -> N
     assert again.run_id == experiment.run_id
 
 
+def test_an_experiment_with_a_trace_reads_back_as_itself() -> None:
+    """Though it is written with the draws that the trace replaces."""
+    experiment = experiment_from({"devices": {"trace": "fleet.csv", "latency": 0.5}})
+    again = experiment_from(experiment.model_dump(mode="json"))
+    assert again == experiment
+    assert again.run_id == experiment.run_id
+
+
 def test_models_may_stand_for_sections() -> None:
     expected = Experiment(algorithm=FedProx(mu=1.0), rounds=3)
     assert experiment_from({"algorithm": FedProx(mu=1.0), "rounds": 3}) == expected

@@ -9,11 +9,23 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
 from spatl_ray.plugins import is_dotted
 
+MOST = 2**31
+"""Counts are below this: what is made of them fits into 64 bits."""
+
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Field(ge=0, allow_inf_nan=False)]
-Count = Annotated[int, Field(ge=1)]
+
+
+def _countable(value: int) -> int:
+    if value >= MOST:
+        shown = value if value < 10**20 else "over 1e20"
+        raise ValueError(f"must be less than {MOST}, got {shown}")
+    return value
+
+
+Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 ValueType = Literal["float32", "float16", "bfloat16", "float64"]
 
 

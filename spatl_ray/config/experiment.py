@@ -104,8 +104,9 @@ class Experiment(Strict):
             return self
         if not (isinstance(algorithm, Spatl) and algorithm.selection and algorithm.inference):
             raise ValueError(
-                "devices.budget_flops must be null without algorithm.inference of spatl, which says "
-                f"what is kept for inference, got {budget.name} with {algorithm.name}"
+                "devices.budget_flops must be null without algorithm.selection and "
+                "algorithm.inference of spatl, which say what is kept for inference, got "
+                f"{budget.name} with {algorithm.name}"
             )
         return self
 

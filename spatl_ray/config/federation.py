@@ -22,7 +22,10 @@ class BySamples(Strict):
 
 
 class RoundRobin(Strict):
-    """One seeded order over and over: reuse is minimal, counts differ by at most one."""
+    """One seeded order over and over: counts differ by at most one while everybody is available.
+
+    Where somebody is missing, the available clients that were asked the fewest times.
+    """
 
     name: Literal["round_robin"] = "round_robin"
 
@@ -31,7 +34,8 @@ class PowerOfChoice(Strict):
     """The highest losses among drawn candidates (Cho, Wang, Joshi, arXiv 2010.01243).
 
     Attributes:
-        candidates: d, drawn in proportion to training samples; at least the cohort.
+        candidates: d, drawn in proportion to training samples; at least the cohort. Who of them is
+            taken depends on their losses, a bias that no weight undoes.
         loss: a candidate's loss is that of its `last` training (infinite before the first; costs
             nothing), or that of the `current` model (costs each candidate the broadcast).
     """
@@ -104,8 +108,13 @@ Availability = Annotated[
 ]
 
 
-Figure = Annotated[float, Field(ge=1e-3, le=1e18)]
-"""Of a device: so that no time is infinite."""
+SLOWEST, FASTEST = 1e-3, 1e18
+"""Bounds on the figures of a device: so that no time is infinite."""
+
+MOST_LATENCY = 1e9
+"""Seconds."""
+
+Figure = Annotated[float, Field(ge=SLOWEST, le=FASTEST)]
 
 
 class Constant(Strict):
@@ -176,19 +185,20 @@ class Devices(Strict):
         compute: floating-point operations a second that training reaches.
         uplink: bytes a second to the server.
         downlink: bytes a second from the server.
-        latency: seconds that each message takes on top.
-        trace: CSV or Parquet file with a row a device, instead of the draws: columns
-            flops_per_second, uplink_bytes_per_second, downlink_bytes_per_second, and if wanted
-            latency_seconds. With a column client, row by row each client's own device; without,
-            every client gets a drawn row.
-        budget_flops: share in (0, 1] of the dense model's inference FLOPs that a client can afford.
+        latency: seconds that each message takes on top; of a trace without such a column too.
+        trace: CSV or Parquet file with a row a device, instead of compute, uplink and downlink,
+            which must not be given then: columns flops_per_second, uplink_bytes_per_second,
+            downlink_bytes_per_second, and if wanted latency_seconds. With a column client, row by
+            row each client's own device; without, every client gets a drawn row.
+        budget_flops: share in (0, 1] of the dense model's inference FLOPs that a client can afford;
+            only with an algorithm that selects what is kept for inference.
         budget_bytes_up: bytes that a client may send in a round.
     """
 
     compute: Draw = Lognormal(median=5e9)
     uplink: Draw = Lognormal(median=1e6)
     downlink: Draw = Lognormal(median=5e6)
-    latency: Annotated[float, Field(ge=0, le=1e9)] = 0.0
+    latency: Annotated[float, Field(ge=0, le=MOST_LATENCY)] = 0.0
     trace: str | None = None
     budget_flops: Draw | None = None
     budget_bytes_up: Draw | None = None
@@ -203,13 +213,18 @@ class Devices(Strict):
 
     @model_validator(mode="after")
     def _drawn_or_traced(self) -> Devices:
-        given = self.model_fields_set & {"compute", "uplink", "downlink"}
+        # A recorded experiment says every default, and must read back.
+        given = [name for name in ("compute", "uplink", "downlink") if self._is_own(name)]
         if self.trace is not None and given:
             raise ValueError(
-                f"{' and '.join(sorted(given))} must not be given with trace, which holds the "
+                f"{' and '.join(given)} must not be given with trace, which holds the "
                 "devices' figures"
             )
         return self
+
+    def _is_own(self, name: str) -> bool:
+        default = type(self).model_fields[name].default
+        return name in self.model_fields_set and getattr(self, name) != default
 
 
 class Stragglers(Strict):

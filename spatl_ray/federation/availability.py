@@ -13,7 +13,10 @@ from spatl_ray.federation.sampler import Bits, Integers
 from spatl_ray.federation.trace import Trace, read_trace
 
 Availability = Callable[[int, Integers], Bits]
-"""Maps a round and some clients to which of them can take part in it."""
+"""Maps a round and some clients to which of them can take part in it.
+
+The clients must be in [0, N): of others the answer means nothing, so the caller checks.
+"""
 
 ROUNDS = 2**31
 """Rounds in a trace must be below this."""

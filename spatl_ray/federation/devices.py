@@ -8,6 +8,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spatl_ray import config, seeding
+from spatl_ray.config.federation import FASTEST, MOST_LATENCY, SLOWEST
 from spatl_ray.errors import ConfigError, DataError
 from spatl_ray.federation.figures import figure, lowest
 from spatl_ray.federation.trace import Trace, read_trace
@@ -118,8 +119,8 @@ def make_fleet(spec: config.Devices, clients: int, seed: int) -> Fleet:
         seed: the experiment's.
 
     Raises:
-        ConfigError: a figure that is drawn as 0 or infinite, shares in `budget_flops` that can only
-            be above 1, or a trace that is neither CSV nor Parquet.
+        ConfigError: a figure that is drawn beyond what times can be made of, shares in
+            `budget_flops` that can only be above 1, or a trace that is neither CSV nor Parquet.
         DataError: a trace that cannot be read, or breaks a rule.
     """
     figures = _drawn if spec.trace is None else _traced
@@ -155,17 +156,19 @@ def _traced(spec: config.Devices, clients: int, seed: int) -> tuple[Doubles, ...
     """
     trace = read_trace("devices.trace", str(spec.trace), SPEEDS, ("latency_seconds", "client"))
     rows = _rows(trace, clients, seed)
-    speeds = [_positive(trace, column)[rows] for column in SPEEDS]
+    speeds = [_speed(trace, column)[rows] for column in SPEEDS]
     if not trace.has("latency_seconds"):
         return *speeds, np.full(clients, spec.latency)
     latency = trace.numbers("latency_seconds")
-    trace.require("latency_seconds", latency >= 0, "be at least 0")
+    good = (latency >= 0) & (latency <= MOST_LATENCY)
+    trace.require("latency_seconds", good, f"be in [0, {MOST_LATENCY:g}]")
     return *speeds, latency[rows]
 
 
-def _positive(trace: Trace, column: str) -> Doubles:
+def _speed(trace: Trace, column: str) -> Doubles:
     values = trace.numbers(column)
-    trace.require(column, values > 0, "be positive")
+    good = (values >= SLOWEST) & (values <= FASTEST)
+    trace.require(column, good, f"be in [{SLOWEST:g}, {FASTEST:g}]")
     return values
 
 

@@ -12,6 +12,9 @@ from spatl_ray.errors import ConfigError
 
 Doubles = npt.NDArray[np.float64]
 
+LOWEST, HIGHEST = 1e-100, 1e100
+"""Of what is drawn: a long tail may leave what a config may say, but no time may be infinite."""
+
 
 def figure(field: str, draw: config.Draw, clients: int, seed: int) -> Doubles:
     """One figure of all clients, from a random stream of its own.
@@ -23,13 +26,13 @@ def figure(field: str, draw: config.Draw, clients: int, seed: int) -> Doubles:
         seed: the experiment's.
 
     Raises:
-        ConfigError: a figure that is drawn as 0 or infinite.
+        ConfigError: a figure that is drawn outside of [LOWEST, HIGHEST].
     """
     values = DRAWS[draw.name](draw, clients, seeding.generator(seed, f"devices {field}"))
-    bad = np.flatnonzero(~(np.isfinite(values) & (values > 0)))
+    bad = np.flatnonzero(~((values >= LOWEST) & (values <= HIGHEST)))
     if bad.size:
         raise ConfigError(
-            f"devices.{field} must be positive and finite for every client, drew "
+            f"devices.{field} must be in [{LOWEST:g}, {HIGHEST:g}] for every client, drew "
             f"{values[bad[0]]:g} for client {bad[0]}"
         )
     return values

@@ -158,7 +158,7 @@ HETEROGENEOUS: dict[str, dict[str, Any]] = {
     },
     "deadline and losses": {
         "devices": {"compute": {"name": "lognormal", "median": 5e7, "sigma": 2.0}},
-        "stragglers": {"deadline": 1.0},
+        "stragglers": {"deadline": 4.0},
         "sampler": {"name": "power_of_choice", "candidates": 8, "loss": "current"},
         "training": {"lr": 0.05, "augment": {"crop": 1, "flip": True, "cutout": 2}},
     },

@@ -74,6 +74,7 @@ CHANCES = {
     "three": np.ones(3),
     "texts": np.array(["1", "2"]),
     "zero": np.array([1.0, 0.0]),
+    "tiny": np.array([1.0, 1e-13]),
     "nan": np.array([np.nan, 1.0]),
     "infinite": np.array([1.0, np.inf]),
 }
@@ -127,6 +128,7 @@ def test_a_good_cohort_passes_as_it_is() -> None:
         ("three", r"array of 2 numbers, one a client, got an array of float64 with shape \(3,"),
         ("texts", "array of 2 numbers"),
         ("zero", "chance must be finite and at least 1e-12, got 0 for client 4"),
+        ("tiny", "chance must be finite and at least 1e-12, got 1e-13 for client 4"),
         ("nan", "chance must be finite and at least 1e-12, got nan for client 2"),
         ("infinite", "chance must be finite and at least 1e-12, got inf for client 4"),
     ],
