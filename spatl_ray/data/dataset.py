@@ -151,7 +151,9 @@ def _cast(name: str, field: str, values: npt.ArrayLike, dtype: type[np.generic])
             f"data set {name!r}: {field} must be an array, got one of unequal rows ({error})"
         ) from error
     if np.ma.is_masked(values):
-        raise DataError(f"data set {name!r}: {field} must hold a value everywhere, got a masked one")
+        raise DataError(
+            f"data set {name!r}: {field} must hold a value everywhere, got a masked one"
+        )
     kinds, rule = ("iu", "integers") if dtype is np.int64 else ("iuf", "real numbers")
     if array.dtype.kind not in kinds:
         raise DataError(f"data set {name!r}: {field} must hold {rule}, got {array.dtype}")
