@@ -1,0 +1,1 @@
+"""Networks as graphs: which channels belong together, what they cost, and smaller copies."""
