@@ -61,6 +61,9 @@ class Dataset:
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
+        _check_count(self, "classes", self.classes)
+        if self.vocabulary is not None:
+            _check_count(self, "vocabulary", self.vocabulary)
         _check_part(self, "train", self.train_x, self.train_y)
         _check_part(self, "test", self.test_x, self.test_y)
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
@@ -157,12 +160,19 @@ def _cast(name: str, field: str, values: npt.ArrayLike, dtype: type[np.generic])
     kinds, rule = ("iu", "integers") if dtype is np.int64 else ("iuf", "real numbers")
     if array.dtype.kind not in kinds:
         raise DataError(f"data set {name!r}: {field} must hold {rule}, got {array.dtype}")
+    if dtype is np.int64 and array.size and array.max() > np.iinfo(np.int64).max:
+        raise DataError(f"data set {name!r}: {field} must be below 2^63, got {array.max()}")
     with np.errstate(over="ignore"):  # What is too large becomes infinite, and is refused later.
         return np.ascontiguousarray(array.astype(dtype, copy=False))
 
 
 def _broken(dataset: Dataset, field: str, rule: str, got: object) -> DataError:
     return DataError(f"data set {dataset.name!r}: {field} must {rule}, got {got}")
+
+
+def _check_count(dataset: Dataset, field: str, count: object) -> None:
+    if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
+        raise _broken(dataset, field, "be a positive integer", repr(count))
 
 
 def _check_array(dataset: Dataset, field: str, array: object, dtype: type[np.generic]) -> None:

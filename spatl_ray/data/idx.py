@@ -91,12 +91,14 @@ def read_pair(
             f"{images_path}: images must be {side}x{side} pixels, "
             f"got {images.shape[1]}x{images.shape[2]}"
         )
+    if not len(images):
+        raise DataError(f"{images_path}: must hold at least one image, got none")
     if len(images) != len(labels):
         raise DataError(
             f"{labels_path}: must hold as many labels as {images_path.name} has images, "
             f"{len(images)}, got {len(labels)}"
         )
-    for label in (labels.min(), labels.max()) if labels.size else ():
+    for label in (labels.min(), labels.max()):
         if not first <= label < first + classes:
             raise DataError(
                 f"{labels_path}: labels must be in [{first}, {first + classes}), got {label}"

@@ -18,14 +18,24 @@ from spatl_ray.errors import DataError
 INDEX = re.compile(r"__index_level_\d+__")
 """How pandas names an index that has no name: a number of the row, not a feature."""
 
+Moments = tuple[float, float]
+"""Mean and standard deviation of a column."""
+
 
 def _index_columns(metadata: Mapping[bytes, bytes]) -> frozenset[str]:
     """The columns that pandas wrote as the index of a frame."""
     try:
         columns = json.loads(metadata.get(b"pandas", b"{}")).get("index_columns", [])
         return frozenset(column for column in columns if isinstance(column, str))
-    except (ValueError, AttributeError, TypeError):
+    except (ValueError, AttributeError, TypeError, RecursionError):
         return frozenset()  # Nothing of pandas: all columns may be features.
+
+
+def _moments(values: npt.NDArray[np.float64]) -> Moments:
+    """Mean and standard deviation; an infinite deviation if constant, so that it becomes 0."""
+    deviation = float(values.std())
+    constant = values.min() == values.max() or not deviation
+    return float(values.mean()), np.inf if constant else deviation
 
 
 class Table:
@@ -63,39 +73,43 @@ class Table:
             if self._is_number(type_) and name not in self._indices and not INDEX.fullmatch(name)
         ]
 
-    def first(self, columns: list[str]) -> npt.NDArray[np.float64]:
-        """The values of the first row.
+    def moments(self, columns: list[str], rows: npt.NDArray[np.bool_]) -> list[Moments]:
+        """Mean and standard deviation of each column over some rows, at least one.
 
         Raises:
             DataError: as `numbers`.
         """
-        return np.array([self._doubles(name)[0] for name in columns])
+        return [_moments(self._doubles(name)[rows]) for name in columns]
 
-    def numbers(self, columns: list[str], origin: npt.NDArray[np.float64] | None = None) -> Floats:
-        """The columns as one array, shape (rows, columns), less a row `origin`.
+    def numbers(self, columns: list[str], scales: list[Moments] | None = None) -> Floats:
+        """The columns as one array, shape (rows, columns): (value - mean) / deviation.
 
-        Large numbers that lie close together keep their differences if `origin` is one of them.
+        In float64 up to the end: large numbers that lie close together keep their differences.
+
+        Args:
+            columns: their names.
+            scales: mean and deviation of each column; None leaves the values as they are.
 
         Raises:
             DataError: a column is missing or holds no numbers, or a value is empty or not finite.
         """
         x = np.empty((self.rows, len(columns)), np.float32)
-        with np.errstate(over="ignore", invalid="ignore"):
+        with np.errstate(over="ignore"):  # What becomes infinite by its scale is refused later.
             for j, name in enumerate(columns):
-                x[:, j] = self._doubles(name) - (0 if origin is None else origin[j])
-                finite = np.isfinite(x[:, j])
-                if not finite.all():
-                    row = int(np.argmin(finite))
-                    got = f"NaN or one that is too large in row {row}"
-                    raise self._must(name, "hold finite float32 values", got)
+                mean, deviation = scales[j] if scales else (0.0, 1.0)
+                x[:, j] = (self._doubles(name) - mean) / deviation
         return x
 
     def _doubles(self, name: str) -> npt.NDArray[np.float64]:
-        """A column of numbers."""
+        """A column of numbers, none beyond float32."""
         if not self._is_number(self._type(name)):
             raise self._must(name, "hold numbers", self._types[name])
         with self._open() as file:
             values: npt.NDArray[np.float64] = self._column(file, name).to_numpy().astype(np.float64)
+        fits = np.abs(values) <= np.finfo(np.float32).max
+        if not fits.all():
+            got = f"NaN or one that is too large in row {int(np.argmin(fits))}"
+            raise self._must(name, "hold finite float32 values", got)
         return values
 
     def keys(self, name: str) -> Integers | list[str]:
@@ -108,8 +122,11 @@ class Table:
         value_type = type_.value_type if types.is_dictionary(type_) else type_
         with self._open() as file:
             if types.is_integer(type_):
-                integers: Integers = self._column(file, name).to_numpy().astype(np.int64)
-                return integers
+                integers = self._column(file, name).to_numpy()
+                if integers.max() > np.iinfo(np.int64).max:
+                    raise self._must(name, "hold integers below 2^63", integers.max())
+                whole: Integers = integers.astype(np.int64)
+                return whole
             if types.is_string(value_type) or types.is_large_string(value_type):
                 texts: list[str] = self._column(file, name).to_pylist()
                 return texts

@@ -11,7 +11,7 @@ import math
 import pickle
 import re
 from collections.abc import Callable
-from typing import Any
+from typing import Any, ClassVar, Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -38,49 +38,82 @@ class _Type:
 
 
 class _Array:
-    """Stands in for numpy.ndarray: filled from shape, type and bytes that fit each other."""
+    """Stands in for numpy.ndarray and its maker: shape, type and bytes that fit each other."""
 
-    value: npt.NDArray[Any] | None = None
+    def __init__(self, *_: object) -> None:
+        self.shape: tuple[int, ...] = (0,)
+        self.dtype: np.dtype[Any] = np.dtype("u1")
+        self.order: Literal["C", "F"] = "C"
+        self.content: bytes | str = b""
 
     def __setstate__(self, state: object) -> None:
         match state:
-            case (int(), tuple() as shape, _Type() as kind, bool() | int() as columns, raw):
-                self.value = _filled(shape, kind, bool(columns), raw)
+            case (int(), tuple() as shape, _Type() as kind, int(columns), bytes() | str() as raw):
+                self.shape, self.content = shape, raw
+                self.dtype, self.order = np.dtype(kind.order + kind.code), "F" if columns else "C"
             case _:
                 raise pickle.UnpicklingError("an array's state has another form")
+        if not all(type(side) is int and side >= 0 for side in shape):
+            raise pickle.UnpicklingError("an array must have a shape of integers from 0")
+        if math.prod(shape) * self.dtype.itemsize != len(raw):
+            raise pickle.UnpicklingError(f"an array of shape {shape} has {len(raw)} bytes")
+
+    def filled(self) -> npt.NDArray[Any]:
+        """The array of these bytes (text, if Python 2 wrote them)."""
+        raw = self.content.encode("latin1") if isinstance(self.content, str) else self.content
+        array = np.frombuffer(raw, self.dtype).astype(self.dtype.newbyteorder("="))
+        return array.reshape(self.shape, order=self.order)
 
 
-def _filled(shape: tuple[Any, ...], kind: _Type, columns: bool, raw: object) -> npt.NDArray[Any]:
-    """The array of these bytes (text, if Python 2 wrote them)."""
-    content = raw.encode("latin1") if isinstance(raw, str) else raw
-    dtype = np.dtype(kind.order + kind.code)
-    if not all(type(side) is int and side >= 0 for side in shape) or not isinstance(content, bytes):
-        raise pickle.UnpicklingError("an array must have a shape of integers, and bytes")
-    if math.prod(shape) * dtype.itemsize != len(content):
-        raise pickle.UnpicklingError(f"an array of shape {shape} has {len(content)} bytes")
-    array = np.frombuffer(content, dtype).astype(dtype.newbyteorder("="))
-    return array.reshape(shape, order="F") if columns else array.reshape(shape)
-
-
-def _reconstruct(*_: object) -> _Array:
-    """Stands in for NumPy's function that makes an empty array, to be filled from the pickle."""
-    return _Array()
-
-
-ALLOWED: dict[tuple[str, str], Callable[..., object]] = {
-    ("numpy.core.multiarray", "_reconstruct"): _reconstruct,  # The name before NumPy 2.
-    ("numpy._core.multiarray", "_reconstruct"): _reconstruct,
+ALLOWED: dict[tuple[str, str], type] = {
+    ("numpy.core.multiarray", "_reconstruct"): _Array,  # The name before NumPy 2.
+    ("numpy._core.multiarray", "_reconstruct"): _Array,
     ("numpy", "ndarray"): _Array,
     ("numpy", "dtype"): _Type,
 }
-"""All that a pickle may name; its containers, numbers and texts need no name."""
+"""All that a pickle may name; its containers, numbers and texts need no name.
+
+Classes only, never a function: a pickle could set a function's attributes.
+"""
+
+
+def _refuse(_: Any) -> None:
+    raise pickle.UnpicklingError("it holds a set or a bytearray, which is not allowed")
+
+
+def _with_plain_keys(code: bytes, keys: slice) -> Callable[[Any], None]:
+    """The standard handler of an opcode that fills a dictionary, after a check of the keys.
+
+    The hash of tuples in tuples would overflow the stack, or take 2^depth steps.
+    """
+
+    def handler(unpickler: Any) -> None:
+        if not all(isinstance(key, str | bytes | int | float) for key in unpickler.stack[keys]):
+            raise pickle.UnpicklingError("a key must be a text or a number")
+        HANDLERS[code[0]](unpickler)
+
+    return handler
+
+
+HANDLERS = pickle._Unpickler.dispatch
 
 
 # The one in Python: the fast one lets a few bytes of a file reserve any amount of memory.
 class _Restricted(pickle._Unpickler):
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **HANDLERS,
+        pickle.SETITEM[0]: _with_plain_keys(pickle.SETITEM, slice(-2, -1)),
+        pickle.SETITEMS[0]: _with_plain_keys(pickle.SETITEMS, slice(None, None, 2)),
+        pickle.DICT[0]: _with_plain_keys(pickle.DICT, slice(None, None, 2)),
+        # Sets hash as well; a bytearray fills memory before it is read.
+        pickle.ADDITEMS[0]: _refuse,
+        pickle.FROZENSET[0]: _refuse,
+        pickle.BYTEARRAY8[0]: _refuse,
+    }
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) not in ALLOWED:
-            raise pickle.UnpicklingError(f"it names {module}.{name}, which is not allowed")
+            raise pickle.UnpicklingError(f"it names {f'{module}.{name}'!r}, which is not allowed")
         return ALLOWED[module, name]
 
 
@@ -92,10 +125,12 @@ def unpickle(content: bytes, origin: object) -> Any:
         origin: the file that it came from, for the error.
 
     Raises:
-        DataError: it is damaged, or names a class or function other than an array's.
+        DataError: it is damaged, names a class or function other than an array's, or holds sets,
+            bytearrays, keys other than texts and numbers, or arrays larger than itself.
     """
     try:
         found = _Restricted(io.BytesIO(content), encoding="latin1").load()
+        arrays = _arrays(found, len(content))
     # A damaged pickle can raise nearly anything, as the documentation of pickle warns.
     except Exception as error:
         raise DataError(
@@ -103,10 +138,16 @@ def unpickle(content: bytes, origin: object) -> Any:
             f"got {type(error).__name__}: {error}"
         ) from error
     if isinstance(found, dict):
-        return {key: _plain(value) for key, value in found.items()}
-    return _plain(found)
+        return {key: arrays.get(id(value), value) for key, value in found.items()}
+    return arrays.get(id(found), found)
 
 
-def _plain(value: Any) -> Any:
-    """The array that stands in a value's place."""
-    return value.value if isinstance(value, _Array) else value
+def _arrays(found: object, limit: int) -> dict[int, npt.NDArray[Any]]:
+    """The array in place of each stand-in, by its id; `limit` bytes in all."""
+    values = found.values() if isinstance(found, dict) else [found]
+    stand_ins = {id(value): value for value in values if isinstance(value, _Array)}
+    # Many arrays may name the same few bytes.
+    size = sum(len(each.content) for each in stand_ins.values())
+    if size > limit:
+        raise pickle.UnpicklingError(f"its arrays hold {size} bytes, the file has {limit}")
+    return {key: each.filled() for key, each in stand_ins.items()}

@@ -64,6 +64,22 @@ def test_tokens_stay_integers() -> None:
     ("changes", "rule"),
     [
         ({"train_y": Y * 1.0}, "train_y must hold integers, got float64"),
+        (
+            {"train_y": Y.astype("u8") + 2**63},
+            "train_y must be below 2\\^63, got 9223372036854775810",
+        ),
+        (
+            {"groups": Y.astype("u8") + 2**63},
+            "groups must be below 2\\^63, got 9223372036854775810",
+        ),
+        ({"classes": "3"}, "classes must be a positive integer, got '3'"),
+        ({"classes": 3.5}, "classes must be a positive integer, got 3.5"),
+        ({"classes": True}, "classes must be a positive integer, got True"),
+        ({"classes": 0}, "classes must be a positive integer, got 0"),
+        (
+            {"train_x": Y, "test_x": Y[:3], "vocabulary": 2.5},
+            "vocabulary must be a positive integer",
+        ),
         ({"train_y": Y > 1}, "train_y must hold integers, got bool"),
         ({"groups": list("aabbcc")}, "groups must hold integers, got <U1"),
         ({"test_x": X[:3] * 1j}, "test_x must hold real numbers, got complex128"),

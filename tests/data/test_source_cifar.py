@@ -2,6 +2,12 @@
 
 from __future__ import annotations
 
+import bz2
+import gzip
+import lzma
+import pickle
+from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -128,6 +134,37 @@ def test_a_damaged_archive_is_named(tmp_path: Path) -> None:
     write_tar(path, {"cifar-100-python/meta": b""})
     with pytest.raises(DataError, match=f"{path}: must hold train, which it lacks"):
         load("cifar100", tmp_path)
+
+
+@pytest.mark.parametrize("compress", [lzma.compress, bz2.compress, gzip.compress])
+def test_damage_in_an_archive_of_any_compression_is_named(
+    tmp_path: Path, compress: Callable[[bytes], bytes]
+) -> None:
+    """Cut short, or with a byte changed: each library has errors of its own."""
+    write_cifar10(tmp_path, per_batch=2, test=2, archive=True)
+    path = tmp_path / "cifar-10-python.tar.gz"
+    sound = compress(gzip.decompress(path.read_bytes()))
+    path.write_bytes(sound)
+    assert len(load("cifar10", tmp_path).train_y) == 10
+    path.write_bytes(sound[: len(sound) // 2])
+    with pytest.raises(DataError, match=f"{path}: "):
+        load("cifar10", tmp_path)
+    for place in np.linspace(0, len(sound) - 1, 8).astype(int):
+        path.write_bytes(sound[:place] + bytes([sound[place] ^ 0xFF]) + sound[place + 1 :])
+        with suppress(DataError):  # A trailer's byte may not be looked at.
+            load("cifar10", tmp_path)
+
+
+def test_a_label_of_many_digits_is_named(tmp_path: Path) -> None:
+    """Python refuses to write an integer of more than 4300 digits."""
+    write_cifar10(tmp_path)
+    path = tmp_path / "cifar-10-batches-py/test_batch"
+    nine, huge = b"J\x09\0\0\0", pickle.dumps(10**5000, 2)[2:-1]
+    path.write_bytes(python2_pickle(batch()).replace(nine, huge))
+    with pytest.raises(
+        DataError, match=rf"{path}: labels must be integers .*, got one of many digits"
+    ):
+        load("cifar10", tmp_path)
 
 
 @pytest.mark.parametrize("name", WRITERS)

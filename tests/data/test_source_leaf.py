@@ -151,6 +151,8 @@ def with_f1(**samples: Any) -> dict[str, Any]:
         (with_f1(x=[[*ROW[1:], 1.5]]), r"'f1': x must be in \[0, 1\], got values from 0.5 to 1.5"),
         (with_f1(x=[[*ROW[1:], -0.5]]), r"user 'f1': x must be in \[0, 1\]"),
         (with_f1(x=[[*ROW[1:], float("nan")]]), r"user 'f1': x must be in \[0, 1\]"),
+        (with_f1(x=[[*ROW[1:], 10**400]]), "user 'f1': x must be 784 numbers a sample"),
+        (with_f1(x=[[*ROW[1:], 1e39]]), r"'f1': x must be in \[0, 1\], got values from 0.5 to inf"),
         (with_f1(y=[62]), r"user 'f1': y must be integers in \[0, 62\), got 62"),
         (with_f1(y=[-1]), r"user 'f1': y must be integers in \[0, 62\), got -1"),
         (with_f1(y=[1.0]), r"user 'f1': y must be integers in \[0, 62\), got 1\.0"),

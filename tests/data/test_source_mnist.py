@@ -173,6 +173,16 @@ def test_a_letter_labelled_0_is_refused(tmp_path: Path) -> None:
         load("emnist", tmp_path, split="letters")
 
 
+@pytest.mark.parametrize(("part", "sizes"), [("train", (0, 12)), ("test", (12, 0))])
+def test_a_part_of_emnist_without_images_is_named(
+    tmp_path: Path, part: str, sizes: tuple[int, int]
+) -> None:
+    write_emnist(tmp_path, "digits", 10, train=sizes[0], test=sizes[1])
+    path = tmp_path / f"emnist-digits-{part}-images-idx3-ubyte"
+    with pytest.raises(DataError, match=f"{path}: must hold at least one image, got none"):
+        load("emnist", tmp_path, split="digits")
+
+
 def test_a_truncated_file_of_emnist_is_named(tmp_path: Path) -> None:
     write_emnist(tmp_path, "digits", 10, ".gz")
     path = tmp_path / "emnist-digits-train-images-idx3-ubyte.gz"

@@ -15,6 +15,7 @@ from data_files import write_parquet, write_table
 
 from spatl_ray.config import Data
 from spatl_ray.data.datasets import Dataset, load_dataset
+from spatl_ray.data.holdout import stratified
 from spatl_ray.errors import ConfigError, DataError
 
 
@@ -229,6 +230,40 @@ def test_large_numbers_keep_their_differences(tmp_path: Path) -> None:
     pd.DataFrame({"x": values, "label": np.arange(200) % 2}).to_parquet(small)
     large = load(path)
     np.testing.assert_allclose(large.train_x, load(small).train_x, atol=1e-5)
+
+
+def test_the_moments_are_those_of_the_training_rows_in_float64(tmp_path: Path) -> None:
+    """An outlier among the held-out rows, even in the first, costs the others no precision."""
+    labels = np.arange(200) % 2
+    held = stratified(labels, 0.6, "parquet test set")
+    assert held[0]
+    values = 1e8 + np.random.default_rng(0).normal(size=200)
+    values[0] = 0
+    path = write_table(tmp_path / "a.parquet", {"x": values, "label": labels})
+    loaded = load(path, test_fraction=0.6)
+    training = values[~held]
+    expected = (training - training.mean()) / training.std()
+    np.testing.assert_allclose(loaded.train_x[:, 0], expected, atol=1e-6)
+
+
+def test_numbers_too_small_to_square_are_constant(tmp_path: Path) -> None:
+    path = table(tmp_path / "a.parquet", x=np.arange(6) * 1e-300)
+    assert load(path, test=str(path)).train_x.tolist() == [[0]] * 6
+
+
+@pytest.mark.parametrize("column", ["label", "group"])
+def test_integers_beyond_int64_are_reported_as_they_are(tmp_path: Path, column: str) -> None:
+    path = table(tmp_path / "a.parquet", **{column: np.full(6, 2**63 + 5, np.uint64)})
+    rule = f"{path}: column '{column}' must hold integers below 2\\^63, got 9223372036854775813"
+    with pytest.raises(DataError, match=rule):
+        load(path, group="group" if column == "group" else None)
+
+
+def test_a_header_of_pandas_that_is_too_deep_is_none(tmp_path: Path) -> None:
+    columns = pa.table({"x": np.arange(20.0), "label": np.arange(20) % 2})
+    path = tmp_path / "deep.parquet"
+    pq.write_table(columns.replace_schema_metadata({b"pandas": b"[" * 100_000}), path)
+    assert load(path).shape == (1,)
 
 
 def test_a_column_is_taken_by_its_whole_name(tmp_path: Path) -> None:

@@ -67,7 +67,7 @@ def test_what_would_run_is_refused(tmp_path: Path) -> None:
     pickle.loads(content)
     assert folder.is_dir()
     folder.rmdir()
-    rule = r"batch: must be a pickle of plain values and arrays, .*names \w+\.mkdir, which is not"
+    rule = r"batch: must be a pickle of plain values and arrays, .*names '\w+\.mkdir', which is not"
     with pytest.raises(DataError, match=rule):
         unpickle(content, "batch")
     assert not folder.exists()
@@ -133,3 +133,55 @@ def test_a_sound_array_in_the_same_form_is_read() -> None:
 def test_a_few_bytes_reserve_no_memory() -> None:
     """LONG_BINPUT with the highest index, of which the C unpickler makes room for 2^33 pointers."""
     assert unpickle(b"\x80\x02Nr\xff\xff\xff\xff.", "file") is None
+
+
+DEEP = b"N" + b"\x85" * 200_000
+"""A tuple in a tuple and so on: its hash overflows the stack."""
+
+SETS_AND_KEYS = [
+    pytest.param(b"}" + DEEP + b"Ns.", "a key must be a text or a number", id="key"),
+    pytest.param(b"}(" + DEEP + b"Nu.", "a key must be a text or a number", id="some keys"),
+    pytest.param(b"(" + DEEP + b"Nd.", "a key must be a text or a number", id="dictionary"),
+    pytest.param(b"}N" + b"2\x86" * 60 + b"Ns.", "a key must be", id="key of 2^60 leaves"),
+    pytest.param(b"\x8f(" + DEEP + b"\x90.", "holds a set or a bytearray", id="set"),
+    pytest.param(b"(" + DEEP + b"\x91.", "holds a set or a bytearray", id="frozen set"),
+    pytest.param(b"\x96" + b"\xff" * 6 + b"\0\0.", "a set or a bytearray", id="bytearray"),
+]
+
+
+@pytest.mark.parametrize(("opcodes", "rule"), SETS_AND_KEYS)
+def test_what_would_crash_hang_or_fill_memory_is_refused(opcodes: bytes, rule: str) -> None:
+    with pytest.raises(DataError, match=f"file: must be a pickle of plain values.*{rule}"):
+        unpickle(b"\x80\x05" + opcodes, "file")
+
+
+def test_deep_lists_and_long_lengths_are_read_or_refused() -> None:
+    assert unpickle(b"\x80\x02" + b"]" * 10**5 + b"a" * (10**5 - 1) + b".", "file")
+    with pytest.raises(DataError, match="file: must be a pickle of plain values"):
+        unpickle(b"\x80\x04\x8e" + b"\xff" * 7 + b"\0.", "file")
+
+
+def test_arrays_of_the_same_bytes_do_not_outgrow_the_file() -> None:
+    """A few opcodes an array, all of which name the same 240 bytes."""
+    kept = b"U\xf0" + b"a" * 240
+    state = (3, ">", None, None, None, -1, -1, 0)
+    array = forged("i2", state, (120,), b"a" * 240)[2:-1].replace(kept, b"h\xc8")
+    arrays = b"".join(b"K" + bytes([key]) + array for key in range(200))
+    alone, many = (
+        b"\x80\x02" + kept + b"q\xc80}(" + items + b"u." for items in (b"K\0" + array, arrays)
+    )
+    assert unpickle(alone, "file")[0].tolist() == [0x6161] * 120
+    with pytest.raises(DataError, match=f"its arrays hold 48000 bytes, the file has {len(many)}"):
+        unpickle(many, "file")
+
+
+def test_a_pickle_leaves_nothing_behind() -> None:
+    """BUILD on what it may name: a function would take the attributes."""
+    for name in (b"numpy.core.multiarray\n_reconstruct", b"numpy\nndarray", b"numpy\ndtype"):
+        with pytest.raises(DataError, match="file: must be a pickle of plain values"):
+            unpickle(b"\x80\x02c" + name + b"\n}U\x01aNsb.", "file")
+
+
+def test_names_are_shown_without_control_characters() -> None:
+    with pytest.raises(DataError, match=r"it names '\\x1b\[31mos.system', which is not allowed"):
+        unpickle(b"\x80\x02c\x1b[31mos\nsystem\n.", "file")

@@ -132,6 +132,8 @@ def _checked(batch: Any, origin: object, key: str, classes: int) -> tuple[pixels
         raise DataError(f"{origin}: {key} must be a list of {len(x)}, as data has rows, got {got}")
     for label in values:
         if type(label) is not int or not 0 <= label < classes:
-            got = str(label)[:20] if type(label) is int else f"a {type(label).__name__}"
+            got = f"a {type(label).__name__}"
+            if type(label) is int:  # Python writes none of more than 4300 digits.
+                got = str(label) if abs(label) < 10**9 else "one of many digits"
             raise DataError(f"{origin}: {key} must be integers in [0, {classes}), got {got}")
     return x.reshape(-1, *SHAPE), np.array(values, np.int64)

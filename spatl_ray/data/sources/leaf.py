@@ -72,7 +72,8 @@ def _images(x: list[Any], y: list[Any]) -> tuple[Floats, Integers]:
     """A writer's images, shape (n, 1, 28, 28), and labels."""
     rule = f"x must be {SIDE * SIDE} numbers a sample"
     try:
-        rows = np.array(x, np.float32)
+        with np.errstate(over="ignore"):  # What becomes infinite is refused below.
+            rows = np.array(x, np.float32)
     except (TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{rule}, got something else ({error})") from error
     if rows.shape != (len(x), SIDE * SIDE):

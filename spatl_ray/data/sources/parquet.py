@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from spatl_ray.data.dataset import Dataset, Floats, Integers
+from spatl_ray.data.dataset import Dataset, Integers
 from spatl_ray.data.holdout import stratified
 from spatl_ray.data.options import check_bools, check_fraction, check_root, check_sizes, refuse
 from spatl_ray.data.table import Table
@@ -57,18 +57,19 @@ def parquet(
     table = Table(path)
     columns = _others(table, label, group) if features is None else list(features)
     sides = _sides(shape, len(columns))
-    origin = table.first(columns) if normalise else None
-    x, (y, names) = table.numbers(columns, origin), _labels(table, label)
+    y, names = _labels(table, label)
     owners = None if group is None else np.array(table.keys(group))
+    held = np.zeros(len(y), np.bool_)
     if test is None:
         held = stratified(y, test_fraction, "parquet test set")
+    scales = table.moments(columns, ~held) if normalise else None
+    x = table.numbers(columns, scales)
+    if test is None:
         owners = None if owners is None else owners[~held]
         x, test_x, y, test_y = x[~held], x[held], y[~held], y[held]
     else:
         other = Table(_beside(path, test))
-        test_x, test_y = other.numbers(columns, origin), _known_labels(other, label, y, names)
-    if normalise:
-        _standardise(x, test_x)
+        test_x, test_y = other.numbers(columns, scales), _known_labels(other, label, y, names)
     groups = None if owners is None else np.unique(owners, return_inverse=True)[1].astype(np.int64)
     classes = int(y.max()) + 1 if names is None else len(names)
     train_x, test_x = (part.reshape(-1, *sides) for part in (x, test_x))
@@ -162,15 +163,3 @@ def _beside(path: Path, test: str) -> Path:
         looked = " and ".join(str(place.absolute()) for place in places)
         raise DataError(f"data.options.test must be a Parquet file, got no file at {looked}")
     return found
-
-
-def _standardise(x: Floats, test_x: Floats) -> None:
-    """In place, by mean and standard deviation of each column of x; 0 where x is constant."""
-    for train, test in zip(x.T, test_x.T, strict=True):
-        if train.min() == train.max():
-            train[:], test[:] = 0, 0
-            continue
-        mean, std = train.mean(dtype=np.float64), train.std(dtype=np.float64)
-        for column in (train, test):
-            column -= np.float32(mean)
-            column /= np.float32(std)
