@@ -16,6 +16,8 @@ from spatl_ray.data.federated import federate
 from spatl_ray.data.heterogeneity import held_counts, heterogeneity
 from spatl_ray.experiments import load_experiment
 
+pytestmark = pytest.mark.integration
+
 Capture = pytest.CaptureFixture[str]
 ROOT = Path(__file__).parents[1]
 
@@ -23,6 +25,7 @@ ROOT = Path(__file__).parents[1]
 @pytest.fixture(autouse=True)
 def here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", [*sys.path])
 
 
 def partition(*arguments: str) -> int:
@@ -62,6 +65,29 @@ def test_it_says_how_many_samples_nobody_holds(capsys: Capture) -> None:
     assert partition(*overrides, "--no-picture") == 0
     held = counts(*overrides).sum()
     assert f"2 clients, {held} of 1,438 training samples" in capsys.readouterr().out
+
+
+def test_it_shows_noise_on_the_features(capsys: Capture) -> None:
+    assert partition("clients=5", "partition=feature_noise", "partition.s=0.4") == 0
+    out = capsys.readouterr().out
+    assert "0.4  largest" in out
+    assert "not shown" not in out
+    assert partition("clients=5", "--no-picture") == 0
+    assert "noise" not in capsys.readouterr().out
+
+
+def test_it_says_that_an_own_partition_changes_features(tmp_path: Path, capsys: Capture) -> None:
+    (tmp_path / "inverse.py").write_text(
+        "import numpy as np\n"
+        "from spatl_ray.data.dealing import Partition\n"
+        "def deal(labels, features, groups, clients, generator):\n"
+        "    bounds = np.linspace(0, len(labels), clients + 1).astype(np.int64)\n"
+        "    return Partition(np.arange(len(labels)), bounds, lambda client, indices, x: -x)\n"
+    )
+    assert partition("clients=5", "partition=inverse:deal", "--no-picture") == 0, (
+        capsys.readouterr()
+    )
+    assert "the partition changes what each client sees; not shown" in capsys.readouterr().out
 
 
 def test_the_picture_has_a_name_of_its_own(capsys: Capture) -> None:

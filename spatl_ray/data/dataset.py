@@ -10,11 +10,11 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Features, Integers
 from spatl_ray.errors import DataError
 
-Floats = npt.NDArray[np.float32]
-Integers = npt.NDArray[np.int64]
-Features = Floats | Integers
+MOST_CLASSES = 10**6
+"""A larger label is more likely an identifier than a class."""
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class Dataset:
         train_y: training labels in [0, classes), int64, shape (n,).
         test_x: those of the global test set, shape (m, *shape).
         test_y: labels of the global test set, int64, shape (m,).
-        classes: number of classes.
+        classes: number of classes, at most 1,000,000.
         groups: natural owner (e.g. writer) of each training sample, int64, shape (n,), or None.
         vocabulary: number of token ids, or None for real features.
 
@@ -61,11 +61,14 @@ class Dataset:
     vocabulary: int | None = None
 
     def __post_init__(self) -> None:
+        _check_name(self.name)
         _check_count(self, "classes", self.classes)
         if self.vocabulary is not None:
             _check_count(self, "vocabulary", self.vocabulary)
         _check_part(self, "train", self.train_x, self.train_y)
         _check_part(self, "test", self.test_x, self.test_y)
+        if self.classes > MOST_CLASSES:
+            raise _broken(self, "classes", f"be at most {MOST_CLASSES}", self.classes)
         if self.train_x.shape[1:] != self.test_x.shape[1:]:
             raise _broken(
                 self, "test_x", f"have train_x's shape a sample {self.shape}", self.test_x.shape[1:]
@@ -103,8 +106,10 @@ class Dataset:
             vocabulary: number of token ids, or None for real features.
 
         Raises:
-            DataError: an array of another type, or one that breaks a rule of `Dataset`.
+            DataError: a name that is no text, an array of another type, or one that breaks a rule
+                of `Dataset`.
         """
+        _check_name(name)
         x_type = np.float32 if vocabulary is None else np.int64
         train, test = (
             (_cast(name, f"{part}_x", x, x_type), _cast(name, f"{part}_y", y, np.int64))
@@ -127,10 +132,11 @@ class Dataset:
 
     @cached_property
     def fingerprint(self) -> str:
-        """Sixteen hex digits of a SHA-256 over the arrays' bytes, their shapes, and `classes`."""
+        """Sixteen hex digits of a SHA-256 over the arrays' bytes, shapes and types, and both counts."""
         arrays = (self.train_x, self.train_y, self.test_x, self.test_y)
         owners = [] if self.groups is None else [self.groups]
-        return digest(str(self.classes), *arrays, *owners)
+        counts = [self.classes] if self.vocabulary is None else [self.classes, self.vocabulary]
+        return digest(*map(str, counts), *arrays, *owners)
 
 
 def digest(*parts: str | npt.NDArray[np.generic]) -> str:
@@ -170,6 +176,11 @@ def _broken(dataset: Dataset, field: str, rule: str, got: object) -> DataError:
     return DataError(f"data set {dataset.name!r}: {field} must {rule}, got {got}")
 
 
+def _check_name(name: object) -> None:
+    if not isinstance(name, str):
+        raise DataError(f"name must be a text, what the data set is called, got {name!r}")
+
+
 def _check_count(dataset: Dataset, field: str, count: object) -> None:
     if not isinstance(count, int | np.integer) or isinstance(count, bool) or count < 1:
         raise _broken(dataset, field, "be a positive integer", repr(count))
@@ -180,6 +191,8 @@ def _check_array(dataset: Dataset, field: str, array: object, dtype: type[np.gen
     rule = f"be a NumPy array of {dtype.__name__}"
     if not isinstance(array, np.ndarray):
         raise _broken(dataset, field, rule, f"a {type(array).__name__}")
+    if isinstance(array, np.ma.MaskedArray):
+        raise _broken(dataset, field, f"{rule} without a mask", "a masked one")
     if array.dtype != dtype:
         raise _broken(dataset, field, rule, f"one of {array.dtype}")
 
@@ -201,6 +214,7 @@ def _check_part(dataset: Dataset, part: str, x: Features, y: Integers) -> None:
     if not np.isfinite(x).all():
         sample = int(np.argmin(np.isfinite(x).reshape(len(x), -1).all(axis=1)))
         raise _broken(dataset, f"{part}_x", "be finite", f"NaN or infinity in sample {sample}")
+    bound = min(dataset.classes, MOST_CLASSES)
     for extreme in (y.min(), y.max()):
-        if not 0 <= extreme < dataset.classes:
-            raise _broken(dataset, f"{part}_y", f"be in [0, {dataset.classes})", extreme)
+        if not 0 <= extreme < bound:
+            raise _broken(dataset, f"{part}_y", f"be in [0, {bound})", extreme)

@@ -10,8 +10,10 @@ from typing import Any
 import numpy as np
 
 from spatl_ray import faults, plugins, seeding
+from spatl_ray.arrays import Features, Integers
 from spatl_ray.config import Data
-from spatl_ray.data.dataset import Dataset, Features, Integers, SampleSpec, digest
+from spatl_ray.data.dataset import Dataset, SampleSpec, digest
+from spatl_ray.data.memory import MEMORY
 from spatl_ray.data.sources.cifar import cifar10, cifar100
 from spatl_ray.data.sources.digits import digits
 from spatl_ray.data.sources.images import images
@@ -60,6 +62,7 @@ def load_dataset(config: Data, seed: int) -> Dataset:
     Raises:
         ConfigError: an unknown name, options that do not fit, or more samples than there are.
         DataError: files that are missing or damaged, or arrays that break a rule of `Dataset`.
+        PluginError: an own loader raises.
     """
     if plugins.is_dotted(config.name):
         dataset = _own(config)
@@ -71,6 +74,11 @@ def load_dataset(config: Data, seed: int) -> Dataset:
 
 
 def _unknown(name: str) -> ConfigError:
+    if name == MEMORY:
+        return ConfigError(
+            "data.name must name data that can be loaded, got 'memory', which stands for arrays in "
+            "memory: give them again, as spatl_ray.run(experiment, dataset=...)"
+        )
     near = faults.nearest(name, BUILT_IN)
     hint = f"; did you mean {near!r}?" if near else ""
     return ConfigError(
@@ -90,7 +98,9 @@ def _call(loader: Callable[..., Any], config: Data, *roots: str | None) -> Any:
 
 
 def _own(config: Data) -> Dataset:
-    dataset = _call(plugins.load(config.name, "data.name"), config)
+    loader = plugins.load(config.name, "data.name")
+    with plugins.blamed("data.name", config.name):
+        dataset = _call(loader, config)
     if not isinstance(dataset, Dataset):
         raise ConfigError(
             f"data.name must name a loader that returns a Dataset, got {config.name!r}, "

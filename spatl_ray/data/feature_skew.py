@@ -7,9 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Features, Integers
 from spatl_ray.data.dealing import (
-    Features,
-    Integers,
     Partition,
     Samples,
     deal,

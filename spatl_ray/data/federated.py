@@ -9,8 +9,9 @@ from typing import Literal
 import numpy as np
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Integers
 from spatl_ray.data.datasets import Dataset, digest
-from spatl_ray.data.dealing import Integers, Partition, Transform
+from spatl_ray.data.dealing import Partition, Transform, place_of
 from spatl_ray.data.partition import make_partition
 from spatl_ray.errors import DataError
 
@@ -61,9 +62,7 @@ class FederatedData:
 
 def _fingerprint(transform: Transform) -> str:
     """What a transform says of itself, else where it is defined."""
-    named = transform if hasattr(transform, "__qualname__") else type(transform)
-    place = f"{named.__module__}:{named.__qualname__}"
-    return f"{place} {getattr(transform, 'fingerprint', '')}"
+    return f"{place_of(transform)} {getattr(transform, 'fingerprint', '')}"
 
 
 def federate(dataset: Dataset, experiment: config.Experiment) -> FederatedData:

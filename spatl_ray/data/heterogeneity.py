@@ -6,7 +6,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from spatl_ray.data.dealing import Floats, Integers, Partition
+from spatl_ray.arrays import Doubles, Floats, Integers
+from spatl_ray.data.dealing import Partition
+from spatl_ray.data.feature_skew import Noise
 from spatl_ray.data.federated import FederatedData
 
 
@@ -43,6 +45,14 @@ def held_counts(data: FederatedData) -> Integers:
     """Samples of each class that each client holds in all its splits, shape (clients, classes)."""
     sizes = data.bounds[:, -1] - data.bounds[:, 0]
     return _count(data.dataset.train_y[data.order], sizes, data.dataset.classes)
+
+
+def noise_stds(data: FederatedData) -> Doubles | None:
+    """The standard deviation of the noise on each client's features, or None without such noise."""
+    noise = data.transform
+    if not isinstance(noise, Noise):
+        return None
+    return np.array([noise.std(client) for client in range(data.clients)], np.float64)
 
 
 def _count(labels: Integers, sizes: Integers, classes: int) -> Integers:

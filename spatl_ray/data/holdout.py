@@ -6,7 +6,7 @@ import numpy as np
 import numpy.typing as npt
 
 from spatl_ray import seeding
-from spatl_ray.data.dataset import Integers
+from spatl_ray.arrays import Integers
 from spatl_ray.data.options import refuse
 
 

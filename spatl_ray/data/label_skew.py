@@ -5,16 +5,16 @@ from __future__ import annotations
 import numpy as np
 
 from spatl_ray import config
+from spatl_ray.arrays import Integers
 from spatl_ray.data.dealing import (
-    REDRAWS,
-    Integers,
+    Cut,
     Partition,
+    Redraws,
     Samples,
     check_min_size,
     cut,
     deal,
     equal_sizes,
-    never_drawn,
     shuffled_by_class,
 )
 from spatl_ray.errors import ConfigError
@@ -29,23 +29,22 @@ def dirichlet(
 
     Raises:
         ConfigError: not even equal shares would reach `min_size`.
-        DataError: 1,000 redraws did not.
+        DataError: 1,000 redraws did not, or the first ones were far from it.
     """
     check_min_size(spec.min_size, clients, len(samples))
     totals = np.bincount(samples.labels)
+    totals = totals[totals > 0]
+    redraws = Redraws("dirichlet", spec.beta, clients, spec.min_size, len(samples))
     # Only sizes are drawn until a draw is accepted: no sample moves before.
-    for _ in range(1 + REDRAWS):
-        counts = _cut_classes(totals[totals > 0], spec.beta, clients, generator)
-        if counts is not None and counts.sum(axis=0).min() >= spec.min_size:
-            owners = np.repeat(np.tile(np.arange(clients), len(counts)), counts.ravel())
-            return deal(shuffled_by_class(samples.labels, generator), owners, clients)
-    raise never_drawn("dirichlet", spec.beta, clients, spec.min_size, len(samples))
+    sizes = redraws.until_enough(lambda: _cut_classes(totals, spec.beta, clients, generator))
+    owners = np.repeat(np.tile(np.arange(clients), len(totals)), sizes)
+    return deal(shuffled_by_class(samples.labels, generator), owners, clients)
 
 
 def _cut_classes(
     totals: Integers, beta: float, clients: int, generator: np.random.Generator
-) -> Integers | None:
-    """Samples of each class for each client, shape (classes, clients), or None for a void draw.
+) -> Cut:
+    """Parts: samples of each class for each client, class after class.
 
     Class by class: p ~ Dir(beta 1_N), p_j = 0 where client j already holds n / N samples or more,
     renormalised, and the class is cut by it.
@@ -57,10 +56,10 @@ def _cut_classes(
     for c, total in enumerate(totals):
         count = cut(total, np.where(held < cap, shares[c], 0.0))
         if count is None:  # With a tiny beta all the mass can be on clients that are full.
-            return None
+            return Cut(None, held)
         counts[c] = count
         held += count
-    return counts
+    return Cut(counts.ravel(), held)
 
 
 def classes(
@@ -97,7 +96,7 @@ def mixed(
 
     Raises:
         ConfigError: there are fewer than two classes.
-        DataError: 1,000 redraws left a client with no sample.
+        DataError: 1,000 redraws left a client with no sample, or the first ones left many.
     """
     present, dense = np.unique(samples.labels, return_inverse=True)
     if len(present) < 2:
@@ -108,12 +107,14 @@ def mixed(
     pair_class, pair_client = _owners(len(present), 2, clients, generator)
     owners = np.bincount(pair_class, minlength=len(present))
     totals = np.bincount(dense)
-    for _ in range(1 + REDRAWS):
+
+    def draw() -> Cut:
         sizes = _cut_owned(totals, owners, spec.beta, generator)
-        if sizes is None or np.bincount(pair_client[sizes > 0], minlength=clients).min() < 1:
-            continue
-        return _deal_owned(dense, owners > 0, np.repeat(pair_client, sizes), clients, generator)
-    raise never_drawn("mixed", spec.beta, clients, 1, len(samples))
+        holders = pair_client[:0] if sizes is None else np.repeat(pair_client, sizes)
+        return Cut(sizes, np.bincount(holders, minlength=clients))
+
+    sizes = Redraws("mixed", spec.beta, clients, 1, len(samples)).until_enough(draw)
+    return _deal_owned(dense, owners > 0, np.repeat(pair_client, sizes), clients, generator)
 
 
 def _cut_owned(

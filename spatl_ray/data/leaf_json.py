@@ -10,7 +10,7 @@ from typing import Any, Generic, TypeVar
 
 import numpy as np
 
-from spatl_ray.data.dataset import Floats, Integers
+from spatl_ray.arrays import Floats, Integers
 from spatl_ray.data.files import Files
 from spatl_ray.errors import DataError
 

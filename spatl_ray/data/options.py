@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from typing import Any
 
 from spatl_ray.errors import ConfigError
+from spatl_ray.options import is_count
 
 
 def refuse(field: str, rule: str, value: object) -> ConfigError:
@@ -28,11 +29,10 @@ def check_bools(**values: Any) -> None:
             raise refuse(field, "be true or false", value)
 
 
-def check_counts(least: int = 1, **values: Any) -> None:
-    """Each value is an integer of at least `least`."""
-    for field, value in values.items():
-        if not _is_count(value, least):
-            raise refuse(field, f"be an integer of at least {least}", value)
+def check_count(field: str, value: Any, most: int) -> None:
+    """`value` is an integer from 0 to `most`."""
+    if not isinstance(value, int) or isinstance(value, bool) or not 0 <= value <= most:
+        raise refuse(field, f"be an integer from 0 to {most}", value)
 
 
 def check_fraction(field: str, value: Any) -> None:
@@ -53,7 +53,7 @@ def check_sizes(field: str, value: Any, length: int | None = None) -> tuple[int,
         not isinstance(value, list | tuple)
         or not value
         or len(value) != (length or len(value))
-        or not all(_is_count(each, 1) for each in value)
+        or not all(is_count(each) for each in value)
     ):
         raise refuse(field, f"be a list of {length or 'some'} positive integers", value)
     return tuple(value)
@@ -64,10 +64,6 @@ def check_root(root: str | None, name: str, what: str) -> str:
     if root is None:
         raise ConfigError(f"data.root must be {what} for the data set {name}, got None")
     return root
-
-
-def _is_count(value: Any, least: int) -> bool:
-    return isinstance(value, int) and not isinstance(value, bool) and value >= least
 
 
 def _is_real(value: Any) -> bool:

@@ -9,7 +9,8 @@ from typing import Any
 import numpy as np
 
 from spatl_ray import config, plugins
-from spatl_ray.data.dealing import Integers, Partition, Samples, offsets_of
+from spatl_ray.arrays import Integers, readonly
+from spatl_ray.data.dealing import Partition, Samples, offsets_of, transformed
 from spatl_ray.errors import ConfigError, DataError
 
 
@@ -18,14 +19,18 @@ def own_partition(
 ) -> Partition:
     """What function(labels, features, groups, clients, generator, **options) returns.
 
-    It may return a Partition, or a list or tuple of one array of sample indices a client.
+    The arrays are read-only. It may return a Partition, or a list or tuple of one array of sample
+    indices a client.
 
     Raises:
         ConfigError: it cannot be imported, takes other arguments, or returns something else.
         DataError: what it returns breaks a rule of partitions.
+        PluginError: it, or its transform, raises, such as when it writes into what it is given.
     """
     function = plugins.load(spec.name, "partition.name")
-    arguments = (samples.labels, samples.features, samples.groups, clients, generator)
+    groups = None if samples.groups is None else readonly(samples.groups)
+    arrays = (readonly(samples.labels), readonly(samples.features), groups)
+    arguments = (*arrays, clients, generator)
     try:
         inspect.signature(function).bind(*arguments, **spec.options)
     except (TypeError, ValueError) as error:
@@ -34,7 +39,9 @@ def own_partition(
             f"function(labels, features, groups, clients, generator, **options), "
             f"got {spec.options} ({error})"
         ) from error
-    partition = _as_partition(spec.name, function(*arguments, **spec.options))
+    with plugins.blamed("partition.name", spec.name):
+        returned = function(*arguments, **spec.options)
+    partition = _as_partition(spec.name, returned)
     _check_deal(spec.name, partition, len(samples), clients)
     _check_transform(spec.name, partition, samples)
     return partition
@@ -101,7 +108,7 @@ def _check_transform(name: str, partition: Partition, samples: Samples) -> None:
         raise _broken(name, "transform", "be callable", f"a {type(transform).__name__}")
     indices = partition.client(0)
     before = samples.features[indices]
-    after: Any = transform(0, indices, before)
+    after: Any = transformed(transform, 0, indices, before)
     if not isinstance(after, np.ndarray):
         raise _broken(name, "transform", "return an array", f"a {type(after).__name__}")
     if (after.dtype, after.shape) != (before.dtype, before.shape):

@@ -7,7 +7,8 @@ from collections.abc import Mapping
 import numpy as np
 
 from spatl_ray import config
-from spatl_ray.data.dealing import Features, Integers, Partition, Partitioner, Samples, Transform
+from spatl_ray.arrays import Features, Integers
+from spatl_ray.data.dealing import Partition, Partitioner, Samples, Transform
 from spatl_ray.data.feature_skew import fcube, feature_noise, writers
 from spatl_ray.data.label_skew import classes, dirichlet, mixed, shards
 from spatl_ray.data.own_partition import own_partition

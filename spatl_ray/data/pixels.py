@@ -7,10 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.data.dataset import Floats
+from spatl_ray.arrays import Doubles, Floats
 
 Bytes = npt.NDArray[np.uint8]
-Doubles = npt.NDArray[np.float64]
 
 BLOCK = 2**22
 """Values that are held in float64 at a time: 32 MB."""

@@ -6,13 +6,13 @@ import numpy as np
 
 from spatl_ray import config
 from spatl_ray.data.dealing import (
-    REDRAWS,
+    Cut,
     Partition,
+    Redraws,
     Samples,
     check_min_size,
     cut,
     equal_sizes,
-    never_drawn,
     offsets_of,
 )
 
@@ -32,11 +32,14 @@ def quantity(
 
     Raises:
         ConfigError: not even equal shares would reach `min_size`.
-        DataError: 1,000 redraws did not.
+        DataError: 1,000 redraws did not, or the first ones were far from it.
     """
     check_min_size(spec.min_size, clients, len(samples))
-    for _ in range(1 + REDRAWS):
+
+    def draw() -> Cut:
         sizes = cut(len(samples), generator.dirichlet(np.full(clients, spec.beta)))
-        if sizes is not None and sizes.min() >= spec.min_size:
-            return Partition(generator.permutation(len(samples)), offsets_of(sizes))
-    raise never_drawn("quantity", spec.beta, clients, spec.min_size, len(samples))
+        return Cut(sizes, np.zeros(clients, np.int64) if sizes is None else sizes)
+
+    redraws = Redraws("quantity", spec.beta, clients, spec.min_size, len(samples))
+    sizes = redraws.until_enough(draw)
+    return Partition(generator.permutation(len(samples)), offsets_of(sizes))

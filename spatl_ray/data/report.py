@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from spatl_ray import config
-from spatl_ray.data.dealing import Integers
+from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.data.heterogeneity import heterogeneity
 
 FEW = 20
@@ -23,11 +23,12 @@ def partition_text(partition: config.Partition) -> str:
     return f"{partition.name}({shown})" if shown else partition.name
 
 
-def figures_text(counts: Integers) -> str:
+def figures_text(counts: Integers, noise: Doubles | None = None) -> str:
     """The figures of heterogeneity, aligned, one a line.
 
     Args:
         counts: samples of each class that each client holds, shape (clients, classes).
+        noise: standard deviation of the noise on each client's features, shape (clients,), if any.
     """
     found = heterogeneity(counts)
     lines = [
@@ -39,6 +40,11 @@ def figures_text(counts: Integers) -> str:
         ("", f"{found.largest:,}", "largest"),
         ("classes a client", f"{found.classes_mean:.4g}", f"mean, of {counts.shape[1]}"),
     ]
+    if noise is not None:
+        lines += [
+            ("noise on the features", f"{noise.min():.4g}", "standard deviation, smallest"),
+            ("", f"{noise.max():.4g}", "largest"),
+        ]
     wide = max(len(value) for _, value, _ in lines)
     return "\n".join(f"{name:<34}{value:>{wide}}  {note}" for name, value, note in lines)
 

@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.data.dataset import Floats, Integers
+from spatl_ray.arrays import Floats, Integers
 from spatl_ray.errors import DataError
 
 INDEX = re.compile(r"__index_level_\d+__")
@@ -45,7 +45,7 @@ class Table:
         path: the file.
 
     Raises:
-        DataError: the file is missing, damaged or empty, or two columns share a name.
+        DataError: the file is missing, a folder, damaged or empty, or two columns share a name.
     """
 
     def __init__(self, path: Path) -> None:
@@ -54,7 +54,8 @@ class Table:
         self._pyarrow = importlib.import_module("pyarrow")
         self._parquet = importlib.import_module("pyarrow.parquet")
         if not path.is_file():
-            raise DataError(f"{path.absolute()}: no such file, a Parquet file is needed")
+            got = "is a folder" if path.is_dir() else "no such file"
+            raise DataError(f"{path.absolute()}: {got}, a Parquet file is needed")
         with self._open() as file:
             self.rows: int = file.metadata.num_rows
             self._types = {field.name: field.type for field in file.schema_arrow}

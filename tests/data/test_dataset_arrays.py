@@ -58,6 +58,8 @@ def test_tokens_stay_integers() -> None:
     assert own.spec.vocabulary == 4
     with pytest.raises(DataError, match="'own': train_x must hold integers, got float64"):
         made(vocabulary=100)
+    larger = Dataset.from_arrays("own", tokens, [0, 1], tokens, [0, 1], vocabulary=5)
+    assert larger.fingerprint != own.fingerprint  # another model is trained
 
 
 @pytest.mark.parametrize(
@@ -88,11 +90,39 @@ def test_tokens_stay_integers() -> None:
         ({"train_y": -Y}, r"train_y must be in \[0, 3\), got -2"),
         ({"train_y": Y[:0]}, r"train_y must have shape \(6,\)"),
         ({"train_x": X[:0], "train_y": Y[:0]}, "train_x must have shape .* without a 0"),
+        ({"train_y": Y * 2**40}, r"train_y must be in \[0, 1000000\), got 2199023255552"),
+        ({"test_y": Y[:3] + 10**6}, r"test_y must be in \[0, 1000000\), got 1000000"),
+        ({"classes": 10**6 + 1}, "classes must be at most 1000000, got 1000001"),
     ],
 )
 def test_arrays_that_break_a_rule_are_refused(changes: dict[str, Any], rule: str) -> None:
     with pytest.raises(DataError, match=f"data set 'own': {rule}"):
         made(**changes)
+
+
+def test_a_million_classes_are_allowed() -> None:
+    assert made(train_y=Y + 10**6 - 3).classes == made(classes=10**6).classes == 10**6
+
+
+@pytest.mark.parametrize("name", [None, 3, b"own"])
+def test_a_name_that_is_no_text_is_refused_at_once(name: Any) -> None:
+    """Before any other fault."""
+    x, y = X.astype(np.float32), Y.astype(np.int64)
+    with pytest.raises(DataError, match=f"^name must be a text, .*, got {name!r}$"):
+        Dataset.from_arrays(name, "no", "array", "at", "all")
+    with pytest.raises(DataError, match=f"^name must be a text, .*, got {name!r}$"):
+        Dataset(name, x, y, x, y, classes=3)
+
+
+@pytest.mark.parametrize("field", ["train_x", "train_y", "test_x", "test_y", "groups"])
+def test_a_masked_array_is_refused_where_nothing_is_cast(field: str) -> None:
+    """Whether masked or not, its values would be trained on."""
+    arrays = {"train_x": np.ones((2, 1), np.float32), "train_y": np.zeros(2, np.int64)}
+    arrays |= {"test_x": arrays["train_x"], "test_y": arrays["train_y"], "groups": np.arange(2)}
+    arrays[field] = np.ma.masked_array(arrays[field], np.arange(2).reshape(arrays[field].shape))
+    rule = f"'own': {field} must be a NumPy array of .* without a mask, got a masked one"
+    with pytest.raises(DataError, match=rule):
+        Dataset("own", **arrays, classes=1)
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import pytest
 from partitions import balanced, covers, deal
 
 from spatl_ray import config
-from spatl_ray.errors import ConfigError, DataError
+from spatl_ray.errors import ConfigError, DataError, PluginError
 
 
 def own(function: str, **options: object) -> config.OwnPartition:
@@ -75,6 +75,39 @@ def test_what_breaks_a_rule_is_named(what: str, rule: str) -> None:
 def test_another_kind_of_thing_is_refused() -> None:
     with pytest.raises(ConfigError, match=r"partition\.name must name a function.*returns a dict"):
         deal(balanced(2, 6), own("returns", what="a dict"), 2)
+
+
+@pytest.mark.parametrize("into", ["labels", "features", "groups", "indices", "seen"])
+def test_one_that_writes_into_the_data_is_refused(into: str) -> None:
+    """All labels could be set to 0, and a run would learn that well."""
+    labels, groups = balanced(2, 6), np.arange(12)
+    features = np.arange(12, dtype=np.float32)[:, None]
+    before = [array.copy() for array in (labels, features, groups)]
+    name = {
+        "indices": "partition transform 'own_partitions:shuffle_indices'",
+        "seen": "partition transform 'own_partitions:double_in_place'",
+    }.get(into, r"partition\.name 'own_partitions:writes'")
+    with pytest.raises(
+        PluginError, match=rf"{name} raised, at .*own_partitions.py:\d+: .*read-only"
+    ):
+        deal(labels, own("writes", into=into), 2, features=features, groups=groups)
+    for array, old in zip((labels, features, groups), before, strict=True):
+        assert np.array_equal(array, old)
+        assert array.flags.writeable
+
+
+@pytest.mark.parametrize("what", ["labels", "features", "groups"])
+def test_one_that_unlocks_the_data_is_refused(what: str) -> None:
+    labels, groups = balanced(2, 6), np.arange(12)
+    features = np.arange(24, dtype=np.float32).reshape(12, 1, 2)
+    before = [array.copy() for array in (labels, features, groups)]
+    match = (
+        r"partition\.name 'own_partitions:unlocks' raised, at .*own_partitions.py:\d+: .*WRITEABLE"
+    )
+    with pytest.raises(PluginError, match=match):
+        deal(labels, own("unlocks", what=what), 2, features=features, groups=groups)
+    for array, old in zip((labels, features, groups), before, strict=True):
+        assert np.array_equal(array, old)
 
 
 @pytest.mark.parametrize("options", [{}, {"what": "twice", "beta": 1}])

@@ -12,6 +12,8 @@ from matplotlib.image import imread
 from spatl_ray.data.picture import check_picture, draw, save_picture
 from spatl_ray.errors import ConfigError, ResultsError
 
+pytestmark = pytest.mark.integration
+
 
 def counts(clients: int, classes: int = 10, seed: int = 0) -> np.ndarray:
     drawn = np.random.default_rng(seed).integers(0, 50, (clients, classes))
@@ -52,23 +54,53 @@ def test_cells_too_small_for_their_numbers_show_none(table: np.ndarray) -> None:
 
 
 def test_many_clients_are_shown_by_100_of_them_and_all_sizes() -> None:
-    """One class each, so that the shown ones are sorted, and each class's share of the rows is right."""
-    owner = np.random.default_rng(0).permutation(np.repeat(np.arange(4), [1000, 500, 300, 200]))
-    table = np.zeros((2000, 4), np.int64)
-    table[np.arange(2000), owner] = 1 + np.arange(2000) % 7
+    """Each of a class of its own size, so that the samples name the client."""
+    table = np.ones((2000, 4), np.int64)
+    table[:, 2] = np.random.default_rng(0).permutation(2000)
     figure, left, right = panels(table)
     assert figure.get_suptitle() == "digits, iid: 2,000 clients (100 shown)"
-    assert left.get_ylabel() == "100 of the clients, by largest class"
     shares = np.asarray(left.images[0].get_array())
     assert shares.shape == (100, 4)
-    shown = shares.argmax(axis=1)
-    assert (np.diff(shown) >= 0).all()
-    assert np.abs(np.bincount(shown) - [50, 25, 15, 10]).max() <= 1
+    held = {size: client for client, size in enumerate(table[:, 2].tolist())}
+    shown = np.array([held[round(1 / share) - 3] for share in shares[:, 0]])
+    assert np.array_equal(shown // 20, np.arange(100)), "one of each hundredth, in order"
+    named = [label.get_text() for label in left.get_yticklabels()]
+    assert named == [f"{shown[round(row)]:,}" for row in left.get_yticks()]
+    assert len(named) == 11
     sizes = right.lines[0].get_ydata()
     assert np.array_equal(np.sort(sizes), np.sort(table.sum(axis=1)))
     assert (np.diff(sizes) <= 0).all()
-    assert right.get_ylabel() == "samples"
+    assert (left.get_ylabel(), right.get_ylabel()) == ("client", "samples")
     assert right.get_xlabel() == "clients, from the largest to the smallest"
+
+
+def test_many_iid_clients_show_no_pattern() -> None:
+    """Sorted by what they hold, they looked as if each had a class of its own."""
+    table = np.random.default_rng(1).multinomial(100, [0.1] * 10, size=500)
+    shares = np.asarray(panels(table)[1].images[0].get_array())
+    blocks = shares.reshape(10, 10, 10).mean(axis=1)
+    assert np.abs(blocks - 0.1).max() < 0.04  # four standard errors, sqrt(0.1 * 0.9 / 100 / 10)
+
+
+def test_clients_that_alternate_are_not_all_of_one_kind() -> None:
+    table = np.eye(10, dtype=np.int64)[np.arange(1000) % 10]
+    shares = np.asarray(panels(table)[1].images[0].get_array())
+    assert (shares.sum(axis=0) >= 3).all()
+
+
+@pytest.mark.parametrize("clients", [7, 100, 350])
+def test_noise_has_a_bar_in_each_row(clients: int) -> None:
+    noise = np.linspace(0, 0.5, clients)
+    left, middle, _, _ = draw(counts(clients), "digits, feature_noise", noise).axes
+    assert middle.get_xlabel() == "noise (std)"
+    assert left.get_ylim() == middle.get_ylim()
+    widths = [bar.get_width() for bar in middle.patches]
+    assert len(widths) == min(clients, 100)
+    assert np.allclose(widths, np.linspace(0, 0.5, len(widths)), atol=0.005)
+
+
+def test_an_only_client_without_noise_is_drawn() -> None:
+    draw(counts(1), "digits, feature_noise", np.zeros(1)).canvas.draw()
 
 
 def test_colours_mean_the_same_in_all_pictures() -> None:

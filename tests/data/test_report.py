@@ -25,6 +25,16 @@ def test_figures_stand_below_each_other() -> None:
     assert len({len(line.rsplit("  ", 1)[0]) for line in lines}) == 1
 
 
+def test_noise_is_shown_where_it_is() -> None:
+    table = np.array([[1, 2], [3, 4]])
+    plain = figures_text(table)
+    noisy = figures_text(table, np.array([0.0, 0.25]))
+    assert noisy.startswith(plain)
+    smallest, largest = noisy.removeprefix(plain).strip().splitlines()
+    assert " ".join(smallest.split()) == "noise on the features 0 standard deviation, smallest"
+    assert " ".join(largest.split()) == "0.25 largest"
+
+
 def test_holdings_are_the_counts_in_blocks_of_ten_classes() -> None:
     table = np.random.default_rng(0).integers(0, 2000, (12, 23))
     title, *blocks = holdings_text(table).split("\nclient")

@@ -97,7 +97,12 @@ def batch(**changes: Any) -> dict[str, Any]:
     ("content", "rule"),
     [
         ([1], "must hold data and labels, got a list"),
-        ({"labels": [1]}, "must hold data and labels, got a dict"),
+        ({"labels": [1]}, "must hold data and labels, got a dict with the keys 'labels'$"),
+        (
+            dict.fromkeys(["fine", "x" * 99, *"abcd"], 0),
+            "must hold .*, got a dict with the keys 'fine', 'x{39}, 'a', 'b', 'c', ...$",
+        ),
+        ({7: 1}, "must hold data and labels, got a dict without such keys"),
         (batch(data=[0]), r"data must be bytes of shape \(n, 3072\), got list"),
         (batch(data=np.zeros((2, 3), np.uint8)), r"data must be .*, got uint8 of shape \(2, 3\)"),
         (batch(labels=[0]), "labels must be a list of 2, as data has rows, got 1"),

@@ -191,6 +191,34 @@ def test_a_truncated_file_of_emnist_is_named(tmp_path: Path) -> None:
         load("emnist", tmp_path, split="digits")
 
 
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist"])
+def test_a_pad_is_black(tmp_path: Path, name: str) -> None:
+    write_idx(tmp_path)
+    plain, padded = load(name, tmp_path), load(name, tmp_path, pad=2)
+    assert padded.train_x.shape == (30, 1, 32, 32)
+    assert padded.test_x.shape == (12, 1, 32, 32)
+    assert np.array_equal(padded.train_x[:, :, 2:-2, 2:-2], plain.train_x)
+    frame = np.ones((32, 32), bool)
+    frame[2:-2, 2:-2] = False
+    mean, std = (0.1307, 0.3081) if name == "mnist" else (0.2860, 0.3530)
+    np.testing.assert_allclose(padded.train_x[:, 0, frame], -mean / std, rtol=1e-6)
+
+
+def test_emnist_with_a_pad_is_normalised_by_its_own_figures(tmp_path: Path) -> None:
+    write_emnist(tmp_path, "digits", 10)
+    padded = load("emnist", tmp_path, split="digits", pad=2)
+    assert padded.shape == (1, 32, 32)
+    assert padded.train_x.mean() == pytest.approx(0, abs=1e-5)
+    assert padded.train_x.std() == pytest.approx(1, abs=1e-5)
+
+
+@pytest.mark.parametrize("pad", [-1, 101, 1.5, True, "2"])
+@pytest.mark.parametrize("name", ["mnist", "fashion_mnist", "emnist"])
+def test_a_pad_that_is_no_number_of_pixels_is_refused(name: str, pad: object) -> None:
+    with pytest.raises(ConfigError, match=r"data\.options\.pad must be an integer from 0 to 100"):
+        load(name, pad=pad)
+
+
 def test_an_unknown_split_is_refused_before_any_search() -> None:
     rule = r"data\.options\.split must be one of balanced, byclass, .*, got 'capitals'"
     with pytest.raises(ConfigError, match=rule):

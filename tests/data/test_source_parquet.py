@@ -186,6 +186,8 @@ def test_a_missing_file_is_named(tmp_path: Path) -> None:
         load(None)
     with pytest.raises(DataError, match=f"{tmp_path}/no.parquet: no such file"):
         load(tmp_path / "no.parquet")
+    with pytest.raises(DataError, match=f"{tmp_path}: is a folder, a Parquet file is needed"):
+        load(tmp_path)
 
 
 @pytest.mark.parametrize(

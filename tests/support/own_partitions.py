@@ -28,6 +28,36 @@ def double(client: int, indices: np.ndarray, features: np.ndarray) -> np.ndarray
     return 2 * features
 
 
+def unlocks(labels: Any, features: Any, groups: Any, clients: int, generator: Any, what: str):
+    """Tries to make something that it was handed writable."""
+    handed = {"labels": labels, "features": features, "groups": groups}
+    handed[what].flags.writeable = True
+    handed[what][:] = 0
+    return np.array_split(np.arange(len(labels)), clients)
+
+
+def writes(labels: Any, features: Any, groups: Any, clients: int, generator: Any, into: str):
+    """Writes into something that it was handed, or lets its transform do so."""
+    parts = np.array_split(np.arange(len(labels)), clients)
+    handed = {"labels": labels, "features": features, "groups": groups}
+    if into in handed:
+        handed[into][:] = 0
+        return parts
+    offsets = np.cumsum([0, *map(len, parts)])
+    transform = shuffle_indices if into == "indices" else double_in_place
+    return Partition(np.arange(len(labels)), offsets, transform)
+
+
+def shuffle_indices(client: int, indices: np.ndarray, features: np.ndarray) -> np.ndarray:
+    indices[:] = indices[::-1]
+    return features
+
+
+def double_in_place(client: int, indices: np.ndarray, features: np.ndarray) -> np.ndarray:
+    features *= 2
+    return features
+
+
 def returns(labels: Any, features: Any, groups: Any, clients: int, generator: Any, what: str):
     """Something that is no good."""
     n = len(labels)

@@ -3,12 +3,10 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from spatl_ray import config
+from spatl_ray.arrays import Integers
 from spatl_ray.data.partition import Partition, make_partition
-
-Integers = npt.NDArray[np.int64]
 
 
 def deal(

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
+from spatl_ray.arrays import Integers
 from spatl_ray.data import pixels
-from spatl_ray.data.dataset import Dataset, Integers
+from spatl_ray.data.dataset import Dataset
 from spatl_ray.data.files import Files
 from spatl_ray.data.options import check_choice
 from spatl_ray.data.unpickle import unpickle
@@ -121,7 +122,7 @@ def _archived(path: Path, batch: str) -> bytes:
 def _checked(batch: Any, origin: object, key: str, classes: int) -> tuple[pixels.Bytes, Integers]:
     """Images and labels of an unpickled batch."""
     if not isinstance(batch, dict) or not {"data", key} <= batch.keys():
-        raise DataError(f"{origin}: must hold data and {key}, got a {type(batch).__name__}")
+        raise DataError(f"{origin}: must hold data and {key}, got {_contents(batch)}")
     x, values = batch["data"], batch[key]
     size = int(np.prod(SHAPE))
     if not isinstance(x, np.ndarray) or x.dtype != np.uint8 or x.shape[1:] != (size,):
@@ -137,3 +138,12 @@ def _checked(batch: Any, origin: object, key: str, classes: int) -> tuple[pixels
                 got = str(label) if abs(label) < 10**9 else "one of many digits"
             raise DataError(f"{origin}: {key} must be integers in [0, {classes}), got {got}")
     return x.reshape(-1, *SHAPE), np.array(values, np.int64)
+
+
+def _contents(batch: Any) -> str:
+    """What an unpickled batch is, with the first keys of a dict that are texts."""
+    if not isinstance(batch, dict):
+        return f"a {type(batch).__name__}"
+    keys = [f"{key!r:.40}" for key in batch if isinstance(key, str | bytes)][:5]
+    more = ", ..." if len(batch) > len(keys) else ""
+    return f"a dict with the keys {', '.join(keys)}{more}" if keys else "a dict without such keys"

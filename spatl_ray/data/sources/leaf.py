@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
+from spatl_ray.arrays import Floats, Integers
 from spatl_ray.data import pixels
-from spatl_ray.data.dataset import Dataset, Floats, Integers
+from spatl_ray.data.dataset import Dataset
 from spatl_ray.data.leaf_json import leaf_files, read_part
 
 SIDE = 28

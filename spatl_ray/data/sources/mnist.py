@@ -6,13 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
+from spatl_ray.arrays import Integers
 from spatl_ray.data import idx, pixels
-from spatl_ray.data.dataset import Dataset, Integers
+from spatl_ray.data.dataset import Dataset
 from spatl_ray.data.files import Files
-from spatl_ray.data.options import check_choice
+from spatl_ray.data.options import check_choice, check_count
 from spatl_ray.errors import DataError
 
 SIDE = 28
+MOST_PAD = 100
 
 MNIST_MEAN, MNIST_STD = 0.1307, 0.3081
 FASHION_MEAN, FASHION_STD = 0.2860, 0.3530
@@ -29,13 +31,15 @@ EMNIST_CLASSES = {
 }  # fmt: skip
 
 
-def mnist(root: str | None = None) -> Dataset:
+def mnist(root: str | None = None, pad: int = 0) -> Dataset:
     """70,000 grey images of 28 x 28 pixels, 10 classes of digits; files or a download.
 
     Args:
         root: folder of the files; None looks in the usual places, and else downloads them.
+        pad: black pixels around each image; 2 make it 32 x 32, as networks for CIFAR expect.
 
     Raises:
+        ConfigError: a pad that is no such number.
         DataError: files that are missing or damaged.
 
     References:
@@ -45,16 +49,18 @@ def mnist(root: str | None = None) -> Dataset:
         "mnist", _needs("train", "t10k"), ("", "mnist", "MNIST/raw"), "four IDX files (plain or .gz)",
         torchvision="MNIST",
     )  # fmt: skip
-    return _ten_classes(files, root, MNIST_MEAN, MNIST_STD)
+    return _ten_classes(files, root, pad, MNIST_MEAN, MNIST_STD)
 
 
-def fashion_mnist(root: str | None = None) -> Dataset:
+def fashion_mnist(root: str | None = None, pad: int = 0) -> Dataset:
     """70,000 grey images of 28 x 28 pixels, 10 classes of clothes; files or a download.
 
     Args:
         root: folder of the files; None looks in the usual places, and else downloads them.
+        pad: black pixels around each image; 2 make it 32 x 32, as networks for CIFAR expect.
 
     Raises:
+        ConfigError: a pad that is no such number.
         DataError: files that are missing or damaged.
 
     References:
@@ -65,17 +71,23 @@ def fashion_mnist(root: str | None = None) -> Dataset:
         "four IDX files (plain or .gz)", cure="`apt install dataset-fashion-mnist`",
         torchvision="FashionMNIST", system="fashion-mnist",
     )  # fmt: skip
-    return _ten_classes(files, root, FASHION_MEAN, FASHION_STD)
+    return _ten_classes(files, root, pad, FASHION_MEAN, FASHION_STD)
 
 
-def _ten_classes(files: Files, root: str | None, mean: float, std: float) -> Dataset:
+def _ten_classes(files: Files, root: str | None, pad: int, mean: float, std: float) -> Dataset:
+    check_count("pad", pad, MOST_PAD)
     folder = files.locate(root)
     (train_x, train_y), (test_x, test_y) = (
         idx.read_pair(folder, part, SIDE, classes=10) for part in ("train", "t10k")
     )
     _check_is(files.name, folder, train_y)
-    train, test = (pixels.normalised(x[:, np.newaxis], [mean], [std]) for x in (train_x, test_x))
+    train, test = (pixels.normalised(_framed(x, pad), [mean], [std]) for x in (train_x, test_x))
     return Dataset(files.name, train, train_y, test, test_y, classes=10)
+
+
+def _framed(images: pixels.Bytes, pad: int) -> pixels.Bytes:
+    """Images (n, height, width) as (n, 1, height + 2 pad, width + 2 pad), black around."""
+    return np.pad(images[:, np.newaxis], ((0, 0), (0, 0), (pad, pad), (pad, pad)))
 
 
 def _check_is(name: str, folder: Path, labels: Integers) -> None:
@@ -84,7 +96,7 @@ def _check_is(name: str, folder: Path, labels: Integers) -> None:
             raise DataError(f"{folder}: must hold the files of {name}, got those of {other}")
 
 
-def emnist(root: str | None = None, split: str = "balanced") -> Dataset:
+def emnist(root: str | None = None, split: str = "balanced", pad: int = 0) -> Dataset:
     """Handwritten digits and letters of 28 x 28 pixels, 10 to 62 classes; files or a download.
 
     The files hold the images transposed, which is undone. They are normalised by the mean and
@@ -94,9 +106,10 @@ def emnist(root: str | None = None, split: str = "balanced") -> Dataset:
         root: folder of the files; None looks in the usual places, and else downloads them.
         split: balanced (47 classes), byclass (62), bymerge (47), letters (26), digits (10), mnist
             (10).
+        pad: black pixels around each image; 2 make it 32 x 32.
 
     Raises:
-        ConfigError: an unknown split.
+        ConfigError: an unknown split, or a pad that is no such number.
         DataError: files that are missing or damaged.
 
     References:
@@ -104,6 +117,7 @@ def emnist(root: str | None = None, split: str = "balanced") -> Dataset:
         arXiv 1702.05373, 2017.
     """
     check_choice("split", split, EMNIST_CLASSES)
+    check_count("pad", pad, MOST_PAD)
     parts = (f"emnist-{split}-train", f"emnist-{split}-test")
     files = Files(
         "emnist", _needs(*parts), ("", "emnist", "EMNIST/raw", "gzip"),
@@ -115,7 +129,7 @@ def emnist(root: str | None = None, split: str = "balanced") -> Dataset:
     (train_x, train_y), (test_x, test_y) = (
         idx.read_pair(folder, part, SIDE, classes, first) for part in parts
     )
-    upright = (x.swapaxes(1, 2)[:, np.newaxis] for x in (train_x, test_x))
+    upright = (_framed(x.swapaxes(1, 2), pad) for x in (train_x, test_x))
     train, test = pixels.standardised(*upright)
     return Dataset("emnist", train, train_y, test, test_y, classes)
 

@@ -9,14 +9,12 @@ from typing import Any
 
 import numpy as np
 
-from spatl_ray.data.dataset import Dataset, Integers
+from spatl_ray.arrays import Integers
+from spatl_ray.data.dataset import MOST_CLASSES, Dataset
 from spatl_ray.data.holdout import stratified
 from spatl_ray.data.options import check_bools, check_fraction, check_root, check_sizes, refuse
 from spatl_ray.data.table import Table
 from spatl_ray.errors import DataError
-
-MOST_CLASSES = 10**6
-"""A larger label is more likely an identifier than a class."""
 
 
 def parquet(

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from spatl_ray.arrays import Integers
 from spatl_ray.data import pixels
-from spatl_ray.data.dataset import Dataset, Integers
+from spatl_ray.data.dataset import Dataset
 from spatl_ray.data.files import Files
 from spatl_ray.data.options import check_bools
 from spatl_ray.errors import DataError

@@ -9,8 +9,11 @@ import numpy as np
 import numpy.typing as npt
 
 from spatl_ray import seeding
-from spatl_ray.data.dataset import Dataset, Floats, Integers
-from spatl_ray.data.options import check_counts, check_non_negative, check_sizes
+from spatl_ray.arrays import Floats, Integers
+from spatl_ray.data.dataset import Dataset
+from spatl_ray.data.options import check_non_negative, check_sizes
+from spatl_ray.errors import ConfigError
+from spatl_ray.options import check_counts
 
 HIGHEST_FREQUENCY = 2
 """Waves along a side of the finest part of a prototype."""
@@ -35,8 +38,8 @@ def fcube(
     References:
         Li, Diao, Chen, He, "Federated Learning on Non-IID Data Silos", ICDE 2022.
     """
-    check_counts(samples=samples, test_samples=test_samples)
-    check_counts(least=0, seed=seed)
+    check_counts("data.options", ConfigError, samples=samples, test_samples=test_samples)
+    check_counts("data.options", ConfigError, least=0, seed=seed)
     train, test = _points(samples, seed, "train"), _points(test_samples, seed, "test")
     train_y, test_y = ((x[:, 0] > 0).astype(np.int64) for x in (train, test))
     return Dataset("fcube", train, train_y, test, test_y, classes=2)
@@ -80,9 +83,9 @@ def synthetic_images(
         ConfigError: an option out of its range.
     """
     sizes = check_sizes("shape", shape, length=3)
-    check_counts(samples=samples, test_samples=test_samples)
-    check_counts(least=2, classes=classes)
-    check_counts(least=0, seed=seed)
+    check_counts("data.options", ConfigError, samples=samples, test_samples=test_samples)
+    check_counts("data.options", ConfigError, least=2, classes=classes)
+    check_counts("data.options", ConfigError, least=0, seed=seed)
     check_non_negative("difficulty", difficulty)
     patterns = prototypes(sizes, classes, seed)
     train_x, train_y = _pictures(patterns, samples, difficulty, seed, "train")
