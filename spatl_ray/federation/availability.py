@@ -8,8 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.federation import hashing
-from spatl_ray.federation.sampler import Bits, Integers
 from spatl_ray.federation.trace import Trace, read_trace
 
 Availability = Callable[[int, Integers], Bits]
@@ -35,6 +35,22 @@ def make_availability(spec: config.Availability, clients: int, seed: int) -> Ava
         DataError: a trace that cannot be read, or breaks a rule.
     """
     return KINDS[spec.name](spec, clients, seed)
+
+
+def ever_there(available: Availability, clients: int, rounds: int) -> Bits:
+    """Which clients a trace has in any of the rounds 0 to `rounds` - 1; of other kinds, all.
+
+    Args:
+        available: of `make_availability`.
+        clients: number N of clients.
+        rounds: of the run.
+    """
+    if not isinstance(available, Presence):
+        return np.ones(clients, np.bool_)
+    there = np.zeros(clients, np.bool_)
+    client, first = np.divmod(available.starts, available.span)
+    there[client[first < rounds]] = True
+    return there
 
 
 def _always(spec: config.Always, clients: int, seed: int) -> Availability:

@@ -5,16 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config.federation import FASTEST, MOST_LATENCY, SLOWEST
 from spatl_ray.errors import ConfigError, DataError
 from spatl_ray.federation.figures import figure, lowest
 from spatl_ray.federation.trace import Trace, read_trace
-
-Doubles = npt.NDArray[np.float64]
-Integers = npt.NDArray[np.int64]
 
 SPEEDS = ("flops_per_second", "uplink_bytes_per_second", "downlink_bytes_per_second")
 """Columns of a trace: compute, uplink, downlink."""
@@ -95,16 +92,18 @@ class Fleet:
         )
 
 
-def fastest_round(fleet: Fleet, flops: Doubles, bytes_down: int) -> Doubles:
-    """Each client's least simulated seconds of a round: download and training, nothing sent.
+def fastest_round(fleet: Fleet, flops: Doubles, bytes_up: int, bytes_down: int) -> Doubles:
+    """Each client's simulated seconds of a round: download, training, upload.
 
     Args:
         fleet: the devices.
         flops: floating-point operations of training, shape (clients,).
+        bytes_up: length of the update, the same for all.
         bytes_down: length of the broadcast.
     """
     download = bytes_down / fleet.downlink + (fleet.latency if bytes_down else 0.0)
-    least: Doubles = flops / fleet.flops_per_second + download
+    upload = bytes_up / fleet.uplink + (fleet.latency if bytes_up else 0.0)
+    least: Doubles = flops / fleet.flops_per_second + download + upload
     return least
 
 

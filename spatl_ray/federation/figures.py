@@ -5,12 +5,10 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 
 import numpy as np
-import numpy.typing as npt
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Doubles
 from spatl_ray.errors import ConfigError
-
-Doubles = npt.NDArray[np.float64]
 
 LOWEST, HIGHEST = 1e-100, 1e100
 """Of what is drawn: a long tail may leave what a config may say, but no time may be infinite."""

@@ -7,13 +7,9 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 
+from spatl_ray.arrays import Bits, Doubles, Integers
 from spatl_ray.errors import ConfigError
-
-Integers = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
-Bits = npt.NDArray[np.bool_]
 
 LEAST_CHANCE = 1e-12
 """Weights are divided by the chance: of smaller ones, sums would not be finite."""
@@ -60,7 +56,7 @@ class Sampler(ABC):
         """Learn about the clients; called once, before the first cohort.
 
         Args:
-            samples: training samples of each client, shape (clients,), at least 1 each.
+            samples: training samples of each client, shape (clients,), at least 1 each; read-only.
             seed: the experiment's.
             size: clients wanted in a round.
         """

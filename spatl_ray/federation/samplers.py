@@ -4,17 +4,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from typing import Any
 
 import numpy as np
 
 from spatl_ray import config, plugins, seeding
+from spatl_ray.arrays import Doubles, Integers, readonly
 from spatl_ray.errors import ConfigError, DataError
 from spatl_ray.federation.sampler import (
-    Doubles,
     Draw,
-    Integers,
     Sampler,
     checked,
     checked_chance,
@@ -151,13 +151,21 @@ class Checked(Sampler):
 
     def bind(self, samples: Integers, seed: int, size: int) -> None:
         super().bind(samples, seed, size)
-        self.inner.bind(samples, seed, size)
+        with self._blamed("bind"):
+            self.inner.bind(readonly(samples), seed, size)
 
     def cohort(self, draw: Draw) -> Integers:
-        return checked(self.inner.cohort(draw), draw, len(self.samples), self._name)
+        with self._blamed("cohort"):
+            cohort = self.inner.cohort(draw)
+        return checked(cohort, draw, len(self.samples), self._name)
 
     def chance(self, clients: Integers) -> Doubles:
-        return checked_chance(self.inner.chance(clients), clients, self._name)
+        with self._blamed("chance"):
+            chance = self.inner.chance(readonly(clients))
+        return checked_chance(chance, clients, self._name)
+
+    def _blamed(self, method: str) -> AbstractContextManager[None]:
+        return plugins.blamed("sampler.name", self._name, f"in {method}")
 
 
 SAMPLERS: Mapping[str, Callable[[Any], Sampler]] = {
@@ -180,6 +188,7 @@ def make_sampler(spec: config.Sampler, samples: Integers, seed: int, size: int) 
     Raises:
         ConfigError: an own sampler that cannot be imported, takes other options, or is none.
         DataError: a client without a training sample.
+        PluginError: an own sampler that raises something else.
     """
     if samples.min(initial=1) < 1:
         client = int(np.argmin(samples))
@@ -197,8 +206,9 @@ def _unbound(spec: config.Sampler) -> Sampler:
         return SAMPLERS[spec.name](spec)
     factory = plugins.load(spec.name, "sampler.name")
     try:
-        found = factory(spec.options)
-    except (TypeError, KeyError, ValueError) as error:
+        with plugins.blamed("sampler.name", spec.name, passed=plugins.MISFITS):
+            found = factory(spec.options)
+    except plugins.MISFITS as error:
         raise ConfigError(f"sampler.options do not fit {spec.name}: {error!r}") from error
     if not isinstance(found, Sampler):
         raise ConfigError(

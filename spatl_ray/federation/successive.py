@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import numpy as np
 
-from spatl_ray.federation.sampler import Bits, Doubles, Draw, Integers
+from spatl_ray.arrays import Bits, Doubles, Integers
+from spatl_ray.federation.sampler import Draw
 
 SCAN = 1 / 8
 """All clients are looked at once more than this part of their number was proposed in vain."""

@@ -2,25 +2,25 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-import numpy.typing as npt
 import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.csv
 import pyarrow.parquet
 
+from spatl_ray.arrays import Bits, Doubles, Integers
 from spatl_ray.errors import ConfigError, DataError
 
-Integers = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
-Bits = npt.NDArray[np.bool_]
-
 NUMBER = r"^[-+]?([0-9]+[.]?[0-9]*|[.][0-9]+)([eE][-+]?[0-9]+)?$"
+
+INDEX = re.compile(r"__index_level_\d+__")
+"""How pandas names an index without a name in a Parquet file: no column that somebody misspelt."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -97,7 +97,8 @@ def read_trace(
 
     Raises:
         ConfigError: a name that ends otherwise.
-        DataError: a file that cannot be read, has no rows, or lacks a column.
+        DataError: a file that cannot be read, has no rows, lacks a column or has another one: a
+            misspelt one would be ignored.
     """
     kind = Path(path).suffix.lower()
     if kind not in READERS:
@@ -117,7 +118,7 @@ def read_trace(
 def _wanted(
     where: str, names: list[str], required: Collection[str], optional: Collection[str]
 ) -> list[str]:
-    """The columns to read, if each required one is there and none is twice."""
+    """The columns to read, if each required one is there, none is twice, and there are no others."""
     for column in required:
         if column not in names:
             has = ", ".join(names)
@@ -128,6 +129,12 @@ def _wanted(
             raise DataError(
                 f"{where}: must have one column {column}, got {names.count(column)} of that name"
             )
+    unknown = [name for name in names if name not in wanted and not INDEX.fullmatch(name)]
+    if unknown:
+        raise DataError(
+            f"{where}: columns must be among {', '.join((*required, *optional))}, "
+            f"got {', '.join(map(repr, unknown))}"
+        )
     return wanted
 
 

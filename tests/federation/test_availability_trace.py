@@ -59,7 +59,7 @@ def test_who_is_there_is_who_has_a_row(
 
 
 def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
-    """Blanks around a CSV's numbers and columns that nobody asked for do not matter."""
+    """Blanks around a CSV's numbers and an index that pandas wrote do not matter."""
     rows = [(0, 3, 5), (4, 0, 0), (2, 1, 9), (0, 4, 11)]
     (tmp_path / "plain.csv").write_text(text_of(rows))
     spaced = text_of(rows)[len(HEADER) :].replace(",", " , ")
@@ -67,7 +67,9 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
     columns = zip(*rows, strict=True)
     names = ("client", "first_round", "last_round")
     cells = {name: list(column) for name, column in zip(names, columns, strict=True)}
-    pq.write_table(pa.table({"note": ["x"] * 4, **cells}), tmp_path / "trace.parquet")
+    pq.write_table(
+        pa.table({"__index_level_0__": [7, 8, 9, 10], **cells}), tmp_path / "trace.parquet"
+    )
     files = ["plain.csv", "spaced.CSV", "trace.parquet"]
     tables = [
         [from_file(tmp_path / file)(round_, np.arange(CLIENTS)).tolist() for round_ in range(15)]
@@ -80,6 +82,11 @@ def test_parquet_and_csv_say_the_same(tmp_path: Path) -> None:
 def test_a_missing_column_is_named(tmp_path: Path) -> None:
     rule = "must have a column last_round, got the columns client, first_round, last"
     refused(tmp_path, "client,first_round,last\n1,2,3\n", rule)
+
+
+def test_a_column_that_means_nothing_is_named(tmp_path: Path) -> None:
+    rule = "columns must be among client, first_round, last_round, got 'note', ''"
+    refused(tmp_path, "client,note,first_round,last_round,\n1,a,2,3,0\n", rule)
 
 
 def test_a_doubled_column_is_named(tmp_path: Path) -> None:

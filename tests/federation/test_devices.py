@@ -48,13 +48,14 @@ def test_no_message_takes_no_latency() -> None:
 def test_no_round_beats_the_fastest(
     speed: list[tuple[float, ...]], flops: float, up: int, down: int
 ) -> None:
-    """And one that sends nothing equals it."""
+    """And one of these bytes equals it, up to rounding."""
     fleet = Fleet(*np.array(speed).T)
-    least = fastest_round(fleet, np.full(len(speed), flops), down)
+    least = fastest_round(fleet, np.full(len(speed), flops), up, down)
+    without = fastest_round(fleet, np.full(len(speed), flops), 0, down)
     for client, bound in enumerate(least):
         device = fleet.device(client)
-        assert device.seconds(flops, up, down).total >= bound
-        assert device.seconds(flops, 0, down).total == bound
+        assert device.seconds(flops, up, down).total == pytest.approx(bound, rel=1e-12)
+        assert device.seconds(flops, 0, down).total == without[client] <= bound
 
 
 def test_a_device_travels() -> None:
@@ -225,6 +226,11 @@ def test_a_trace_without_clients_deals_whole_rows(tmp_path: Path) -> None:
             r"row 1: latency_seconds must be in \[0, 1e\+09\], got -1",
         ),
         ("flops_per_second\n1\n", "must have a column uplink_bytes_per_second, got the columns"),
+        (
+            f"client,{SPEEDS},latency\n0,1,1,1,0.5\n",
+            "columns must be among .*, latency_seconds, client, got 'latency'",
+        ),
+        (f"Client,{SPEEDS}\n0,1,1,1\n", "columns must be among .*, client, got 'Client'"),
         (f"{SPEEDS}\n1,1\n", "must be a readable file"),
         (f"client,{SPEEDS}\n3,1,1,1\n", r"row 1: client must be in \[0, 3\), got 3"),
         (f"client,{SPEEDS}\n0,1,1,1\n1.5,1,1,1\n", "row 2: client must be a whole number, got 1.5"),

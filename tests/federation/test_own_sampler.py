@@ -11,8 +11,9 @@ import pytest
 from cohort_draws import some_draw
 
 from spatl_ray import config
-from spatl_ray.errors import ConfigError
-from spatl_ray.federation.sampler import Doubles, Draw, Integers, Sampler, checked
+from spatl_ray.arrays import Doubles, Integers
+from spatl_ray.errors import ConfigError, PluginError
+from spatl_ray.federation.sampler import Draw, Sampler, checked
 from spatl_ray.federation.samplers import make_sampler
 
 ANSWERS: dict[str, Callable[[], Any]] = {
@@ -80,6 +81,26 @@ CHANCES = {
 }
 
 
+class Greedy(Sampler):
+    """Writes into what it is given, in the method that its options say."""
+
+    def __init__(self, options: dict[str, Any]) -> None:
+        self.moment = options["in"]
+
+    def bind(self, samples: Integers, seed: int, size: int) -> None:
+        super().bind(samples, seed, size)
+        if self.moment == "bind":
+            samples += 1
+
+    def cohort(self, draw: Draw) -> Integers:
+        self.samples[0] = 99
+        return np.arange(draw.size)
+
+    def chance(self, clients: Integers) -> Doubles:
+        clients.sort()
+        return np.ones(len(clients))
+
+
 class NoSampler:
     """Not what is asked for."""
 
@@ -136,6 +157,17 @@ def test_a_good_cohort_passes_as_it_is() -> None:
 def test_a_broken_chance_is_refused(chance: Any, rule: str) -> None:
     with pytest.raises(ConfigError, match=f"sampler.name 'test_own_sampler:Broken': .*{rule}"):
         own("Broken", chance=chance).chance(np.array([2, 4]))
+
+
+@pytest.mark.parametrize("moment", ["bind", "cohort", "chance"])
+def test_one_that_writes_into_what_it_is_given_is_refused(moment: str) -> None:
+    clients = np.array([4, 2])
+    match = rf"sampler\.name 'test_own_sampler:Greedy' raised in {moment}, at .*: .*read-only"
+    with pytest.raises(PluginError, match=match):  # noqa: PT012
+        sampler = own("Greedy", **{"in": moment})
+        sampler.cohort(some_draw(3)) if moment == "cohort" else sampler.chance(clients)
+    assert SAMPLES.tolist() == [1, 2, 3, 4, 5, 6]
+    assert clients.tolist() == [4, 2]
 
 
 def test_what_is_no_sampler_is_refused() -> None:

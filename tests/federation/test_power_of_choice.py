@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatl_ray import config
-from spatl_ray.federation.sampler import Doubles, Integers, Sampler
+from spatl_ray.arrays import Doubles, Integers
+from spatl_ray.federation.sampler import Sampler
 from spatl_ray.federation.samplers import make_sampler
 
 

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from scipy import stats
 
 from spatl_ray import config, seeding
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.errors import DataError
 from spatl_ray.federation.availability import make_availability
-from spatl_ray.federation.sampler import Bits, Integers, Sampler
+from spatl_ray.federation.sampler import Sampler
 from spatl_ray.federation.samplers import SAMPLERS, make_sampler
 
 DRAWS = 3000

@@ -8,8 +8,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spatl_ray import seeding
+from spatl_ray.arrays import Bits, Doubles, Integers
 from spatl_ray.config import Experiment
-from spatl_ray.federation.sampler import Bits, Doubles, Draw, Integers
+from spatl_ray.federation.sampler import Draw
 from spatl_ray.federation.samplers import make_sampler
 
 
