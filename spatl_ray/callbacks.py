@@ -13,16 +13,29 @@ Row = Mapping[str, object]
 class Callback:
     """Listens to a run. An own one overrides what it needs; the rest does nothing.
 
-    A run tells, in this order: `run_started`; in every round `clients_done` as results come in, then
-    each `event`, `clients_ended` and `round_ended`; `run_ended` at last. Callbacks are told one after
-    the other, in the process that called `run`, and the run waits for them. They only listen: rows are
-    not to be changed, and no number of the run depends on them.
+    A run tells, in this order: `preparing`, also before one that is then refused; `run_started`; in
+    every round `clients_done` as results come in, then each `event`, `clients_ended` and
+    `round_ended`; `run_ended` at last. Callbacks are told one after the other, in the process that
+    called `run`, and the run waits for them. They only listen: each is handed
+    its own copy of a row, and no number of the run depends on them.
 
     What a method raises ends the run: status "failed" and the error stand in table `runs`, the rounds
     so far stay readable, the callbacks are told `run_ended`, and the exception goes on to the caller
-    of `run`. KeyboardInterrupt ends it as Ctrl-C does: status "interrupted", no exception. What
-    `run_ended` itself raises goes to the caller once all were told; the results are closed by then.
+    of `run`: as it is, with a note that names callback, method and line; from one that is named in
+    `results.loggers`, as the cause of a PluginError that names them. KeyboardInterrupt
+    ends it as Ctrl-C does: status "interrupted", no exception. What `run_ended` itself raises goes to
+    the caller once all were told; the results are closed by then.
     """
+
+    def preparing(self, step: str) -> None:
+        """Something that may take seconds begins before the first round.
+
+        Only callbacks handed to `run` are told: those that the config names are made after it was
+        checked. What is raised here goes to the caller, and no run begins.
+
+        Args:
+            step: what begins, such as "loading data".
+        """
 
     def run_started(self, experiment: Experiment, run_id: str) -> None:
         """The first round is about to begin; data, model and backend are ready.

@@ -8,6 +8,7 @@ SpatlError
 +-- AggregationError   sums or messages outside of what can be combined exactly
 +-- StateError         a client-state file that is missing, damaged or of another run
 +-- ResultsError       a results folder that is taken, or cannot be written or read
++-- PluginError        an own part, named by package.module:Name, that raised
 +-- EngineError        a backend that cannot start, or a round in which nothing could be done
 """
 
@@ -57,6 +58,10 @@ class StateError(SpatlError):
 
 class ResultsError(SpatlError):
     """A results folder that is taken, or cannot be written or read."""
+
+
+class PluginError(SpatlError):
+    """An own part, named by package.module:Name, that raised; `__cause__` is what."""
 
 
 class EngineError(SpatlError):

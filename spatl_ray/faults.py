@@ -61,7 +61,10 @@ def _text(detail: ErrorDetails, raw: Any) -> str:
 
 def _shown(value: Any) -> str:
     """The value as Python writes it, cut to a readable length."""
-    text = repr(value)
+    try:
+        text = repr(value)
+    except RecursionError:
+        text = f"a {type(value).__name__} nested very deeply"
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 

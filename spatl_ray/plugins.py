@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import importlib
 import re
-from collections.abc import Callable
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
-from spatl_ray.errors import ConfigError
+from spatl_ray.errors import ConfigError, PluginError, SpatlError
 
 DOTTED = re.compile(r"^[A-Za-z_][\w.]*:[A-Za-z_][\w.]*$")
+
+MISFITS = (TypeError, KeyError, ValueError)
+"""What a class or function raises whose options do not fit."""
+
+PACKAGE = Path(__file__).parent
 
 
 def is_dotted(name: object) -> bool:
@@ -26,10 +34,12 @@ def load(name: str, field: str) -> Callable[..., Any]:
 
     Raises:
         ConfigError: the module or the name in it does not exist, or cannot be called.
+        PluginError: the module raises something else when it is imported.
     """
     module_name, _, attribute = name.partition(":")
     try:
-        found: Any = importlib.import_module(module_name)
+        with blamed(field, name, "when it was imported", (ImportError,)):
+            found: Any = importlib.import_module(module_name)
         for step in attribute.split("."):
             found = getattr(found, step)
     except (ImportError, AttributeError) as error:
@@ -42,3 +52,47 @@ def load(name: str, field: str) -> Callable[..., Any]:
             f"{field} must name a class or a function, got {name!r}: a {type(found).__name__}"
         )
     return found  # type: ignore[no-any-return]
+
+
+@contextmanager
+def blamed(
+    field: str, name: str, moment: str = "", passed: tuple[type[Exception], ...] = ()
+) -> Iterator[None]:
+    """Inside, what an own part raises becomes an error that names it and the line.
+
+    Errors of this package go through as they are: an own part may raise them on purpose.
+
+    Args:
+        field: the config field that names the part.
+        name: its dotted name.
+        moment: when it is called, such as "in cohort".
+        passed: further exceptions that go through.
+
+    Raises:
+        PluginError: caused by what was raised inside.
+    """
+    try:
+        yield
+    except SpatlError:
+        raise
+    except passed:
+        raise
+    except Exception as error:
+        called = f"{field} {name!r} raised" + (f" {moment}" if moment else "")
+        raise PluginError(
+            f"{called}, at {raised_at(error)}: {type(error).__name__}: {error}"
+        ) from error
+
+
+def raised_at(error: BaseException) -> str:
+    """FILE:LINE in which an own part raised: its last line in the first file outside this package."""
+    frames = traceback.extract_tb(error.__traceback__)
+    foreign = [frame for frame in frames if not _is_between(frame.filename)]
+    file = foreign[0].filename if foreign else frames[-1].filename
+    last = [frame for frame in frames if frame.filename == file][-1]
+    return f"{last.filename}:{last.lineno}"
+
+
+def _is_between(file: str) -> bool:
+    """Whether a file calls own parts: one of this package, or Python's machinery of imports."""
+    return Path(file).is_relative_to(PACKAGE) or "importlib" in file

@@ -20,6 +20,34 @@ def faults(mapping: dict[Any, Any]) -> tuple[str, ...]:
     return caught.value.faults
 
 
+def nested(depth: int) -> Any:
+    """Lists in each other."""
+    value: Any = 1
+    for _ in range(depth):
+        value = [value]
+    return value
+
+
+def test_options_that_hold_themselves_are_refused() -> None:
+    circle: list[Any] = [1]
+    circle.append(circle)
+    loop: dict[str, Any] = {}
+    loop["loop"] = loop
+    rule = "data.options must not hold itself or be nested over 100 deep, got a"
+    for value in (circle, loop, nested(100), nested(5000)):
+        assert faults({"data": {"name": "digits", "options": {"a": value}}}) == (rule,)
+
+
+def test_options_as_deep_as_can_be_are_recorded() -> None:
+    experiment = experiment_from({"data": {"name": "digits", "options": {"a": nested(99)}}})
+    assert experiment_from(experiment.model_dump(mode="json")).run_id == experiment.run_id
+    assert experiment.model_dump_json().count("[" * 99) == 1
+
+
+def test_what_is_too_deep_to_be_shown_is_refused_in_words() -> None:
+    assert faults({"name": nested(5000)}) == ("name must be text, got a list nested very deeply",)
+
+
 def spatl(**fields: Any) -> dict[str, Any]:
     return {"algorithm": {"name": "spatl", **fields}}
 

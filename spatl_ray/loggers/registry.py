@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import inspect
 from collections.abc import Callable, Mapping
 
 from spatl_ray import plugins
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
-from spatl_ray.errors import ConfigError, SpatlError
+from spatl_ray.errors import ConfigError
+from spatl_ray.loggers.named import Named
 from spatl_ray.loggers.tensorboard import TensorBoard
 
 LOGGERS: Mapping[str, Callable[[Experiment], Callback]] = {"tensorboard": TensorBoard}
@@ -16,14 +18,18 @@ LOGGERS: Mapping[str, Callable[[Experiment], Callback]] = {"tensorboard": Tensor
 def make_loggers(experiment: Experiment) -> list[Callback]:
     """The experiment's loggers, in its order; an own class or function is called with the experiment.
 
+    What one raises later, at any moment, is a PluginError that names it.
+
     Raises:
-        ConfigError: what is not installed, cannot be imported or made, or gives no Callback; all of it.
+        ConfigError: what is not installed, cannot be imported, takes other arguments, or gives no
+            Callback; all of it.
+        PluginError: one raises when it is made.
     """
     loggers: list[Callback] = []
     faults: list[str] = []
     for name in experiment.results.loggers:
         try:
-            loggers.append(_made(name, experiment))
+            loggers.append(Named(_made(name, experiment), name))
         except ConfigError as error:
             faults.extend(error.faults)
     if faults:
@@ -49,14 +55,14 @@ def _made(name: str, experiment: Experiment) -> Callback:
     """One logger."""
     factory = _factory(name)
     try:
-        logger = factory(experiment)
-    except SpatlError:
-        raise
-    except Exception as error:
+        inspect.signature(factory).bind(experiment)
+    except (TypeError, ValueError) as error:
         raise ConfigError(
             "results.loggers must name what can be called with the experiment alone, "
-            f"got {name!r} ({error!r})"
+            f"got {name!r} ({error})"
         ) from error
+    with plugins.blamed("results.loggers", name, "when it was made"):
+        logger = factory(experiment)
     if not isinstance(logger, Callback):
         raise ConfigError(
             f"results.loggers must name what gives a spatl_ray.Callback, got {name!r}: "

@@ -17,7 +17,12 @@ from spatl_ray.errors import ConfigError
 WORDS = ("accuracy", "loss", "bytes", "simulated", "seconds")
 """A column belongs to the group of the first of these words in its name."""
 
-COMPARED = ("local_test_accuracy_mean", "global_test_accuracy", "bytes_up_cumulative")
+COMPARED = (
+    "panel_local_test_accuracy_mean",
+    "local_test_accuracy_mean",
+    "global_test_accuracy",
+    "bytes_up_cumulative",
+)
 """The columns that stand beside the hyperparameters."""
 
 BINS = np.linspace(0.0, 1.0, 21)

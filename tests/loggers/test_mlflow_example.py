@@ -10,6 +10,8 @@ from small_runs import small, table
 
 import spatl_ray
 
+pytestmark = pytest.mark.integration
+
 
 def test_mlflow_has_every_number_of_every_round(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch

@@ -6,9 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
-from spatl_ray.errors import ConfigError
+from spatl_ray.errors import ConfigError, PluginError
+from spatl_ray.loggers.named import Named
 from spatl_ray.loggers.registry import make_loggers
 from spatl_ray.loggers.tensorboard import TensorBoard
 
@@ -39,6 +39,22 @@ class Forgetful(Callback):
     """Takes no experiment."""
 
 
+class Clearing(Callback):
+    """Takes what it needs out of its rows."""
+
+    def __init__(self, experiment):
+        self.seen = []
+
+    def event(self, row):
+        self.seen.append(dict(row))
+        row.clear()
+
+    round_ended = event
+
+    def clients_ended(self, round_, rows):
+        self.event(rows[0])
+
+
 def broken(experiment):
     raise OSError("no route to host")
 '''
@@ -55,11 +71,12 @@ def named(*names: str) -> Experiment:
 
 
 def test_loggers_come_in_the_order_of_the_config() -> None:
-    first, second, third = make_loggers(named("own_loggers:Own", "tensorboard", "own_loggers:own"))
+    loggers = make_loggers(named("own_loggers:Own", "tensorboard", "own_loggers:own"))
+    assert all(isinstance(each, Named) for each in loggers)
+    first, second, third = (each.inner for each in loggers if isinstance(each, Named))
     assert type(first).__name__ == type(third).__name__ == "Own"
     assert (first.rounds, third.rounds) == (7, 7)  # type: ignore[attr-defined]
     assert isinstance(second, TensorBoard)
-    assert all(isinstance(each, Callback) for each in (first, second, third))
     assert make_loggers(named()) == []
 
 
@@ -73,9 +90,8 @@ def test_loggers_come_in_the_order_of_the_config() -> None:
         ("own_loggers:Reporter", r"spatl_ray\.Callback, got 'own_loggers:Reporter': a Reporter"),
         (
             "own_loggers:Forgetful",
-            r"with the experiment alone, got 'own_loggers:Forgetful' \(TypeE",
+            r"with the experiment alone, got 'own_loggers:Forgetful' \(too many",
         ),
-        ("own_loggers:broken", r"got 'own_loggers:broken' \(OSError\('no route to host'\)\)"),
         ("own_loggers:Missing", r"imported as package\.module:Name, got 'own_loggers:Missing'"),
         ("no_such_package:Own", r"imported as package\.module:Name, got 'no_such_package:Own'"),
     ],
@@ -83,6 +99,27 @@ def test_loggers_come_in_the_order_of_the_config() -> None:
 def test_what_is_no_logger_is_named(name: str, message: str) -> None:
     with pytest.raises(ConfigError, match=rf"^results\.loggers must .*{message}"):
         make_loggers(named(name))
+
+
+def test_one_that_raises_when_it_is_made_is_blamed() -> None:
+    where = r"own_loggers\.py:\d+: OSError: no route to host"
+    with pytest.raises(
+        PluginError, match=rf"'own_loggers:broken' raised when it was made, .*{where}"
+    ):
+        make_loggers(named("own_loggers:broken"))
+
+
+def test_a_logger_that_changes_its_row_changes_no_other() -> None:
+    first, second = make_loggers(named("own_loggers:Clearing", "own_loggers:Clearing"))
+    row = {"round": 3}
+    for logger in (first, second):
+        logger.round_ended(row)
+        logger.event(row)
+        logger.clients_ended(3, [row])
+    for logger in (first, second):
+        assert isinstance(logger, Named)
+        assert logger.inner.seen == [{"round": 3}] * 3  # type: ignore[attr-defined]
+    assert row == {"round": 3}
 
 
 def test_every_fault_is_shown_at_once() -> None:
