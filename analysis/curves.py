@@ -13,7 +13,8 @@ from analysis.tables import MEGABYTE, SIMULATED
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, Color Universal Design, 2008; without its yellow, too pale for a line on white."""
 
-LINES = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
+Line = str | tuple[int, tuple[float, ...]]
+LINES: tuple[Line, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
 NAMES = {
     "fedavg": "FedAvg",
@@ -25,8 +26,8 @@ NAMES = {
     "local_only": "Local only",
 }
 
-_FIELDS = ("dataset", "partition", "model", "seed")
-RUN_COLUMNS = ["run_id", "algorithm", "status", *_FIELDS]
+_FIELDS = ("partition", "model", "seed")
+RUN_COLUMNS = ["run_id", "algorithm", "status", "dataset", *_FIELDS]
 
 
 @dataclass(frozen=True)
@@ -34,12 +35,16 @@ class Curve:
     """One run as it is drawn.
 
     Attributes:
+        run_id: of the run.
+        dataset: runs of one share their panels.
         rounds: its rounds in order, with a column `megabytes`: sent up and down so far.
     """
 
+    run_id: str
     label: str
+    dataset: str
     colour: str
-    line: str | tuple[int, tuple[float, ...]]
+    line: Line
     marker: str
     rounds: pd.DataFrame
 
@@ -55,27 +60,50 @@ class Curve:
 
 
 def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
-    """One curve a run that has rounds: runs of one algorithm share a colour while colours last."""
+    """One curve a run that has rounds: runs of one algorithm share a colour while colours last.
+
+    Runs of one label, on several data sets, look the same.
+    """
     has_rounds = runs["run_id"].isin(set(rounds["run_id"]))
-    runs = runs[has_rounds].sort_values(["algorithm", *_FIELDS, "run_id"])
+    runs = runs[has_rounds].sort_values(["dataset", "algorithm", *_FIELDS, "run_id"])
     labels = _labels(runs)
-    algorithms = list(dict.fromkeys(runs["algorithm"]))
+    styles = _styles(runs, labels)
+    return [
+        Curve(
+            run_id,
+            labels[run_id],
+            dataset,
+            *styles[labels[run_id]],
+            _with_megabytes(rounds, run_id),
+        )
+        for run_id, dataset in zip(runs["run_id"], runs["dataset"], strict=True)
+    ]
+
+
+def _styles(runs: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, tuple[str, Line, str]]:
+    """Colour, line and marker by label."""
+    algorithms = sorted(set(runs["algorithm"]))
     used: Counter[int] = Counter()
-    drawn = []
+    styles: dict[str, tuple[str, Line, str]] = {}
     for run_id, algorithm in zip(runs["run_id"], runs["algorithm"], strict=True):
+        if labels[run_id] in styles:
+            continue
         colour = algorithms.index(algorithm) % len(COLOURS)
         style = used[colour] + colour
         used[colour] += 1
-        own = rounds[rounds["run_id"] == run_id].sort_values("round")
-        total = own["bytes_up_cumulative"] + own["bytes_down_cumulative"]
-        own = own.assign(megabytes=total / MEGABYTE)
         line, marker = LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
-        drawn.append(Curve(labels[run_id], COLOURS[colour], line, marker, own))
-    return drawn
+        styles[labels[run_id]] = COLOURS[colour], line, marker
+    return styles
+
+
+def _with_megabytes(rounds: pd.DataFrame, run_id: str) -> pd.DataFrame:
+    own = rounds[rounds["run_id"] == run_id].sort_values("round")
+    total = own["bytes_up_cumulative"] + own["bytes_down_cumulative"]
+    return own.assign(megabytes=total / MEGABYTE)
 
 
 def _labels(runs: pd.DataFrame) -> Mapping[str, str]:
-    """What tells the runs apart: the algorithm, the fields in which they differ, then the id."""
+    """What tells the runs of a data set apart: algorithm, fields in which runs differ, then the id."""
     differing = [name for name in _FIELDS if runs[name].nunique() > 1]
     labels = {}
     for run in runs.to_dict("records"):
@@ -83,10 +111,10 @@ def _labels(runs: pd.DataFrame) -> Mapping[str, str]:
         parts = [NAMES.get(name, name.rpartition(":")[2])]
         parts += [f"seed {run[f]}" if f == "seed" else str(run[f]) for f in differing]
         labels[run["run_id"]] = ", ".join(parts)
-    alike = Counter(labels.values())
+    alike = Counter((run["dataset"], labels[run["run_id"]]) for run in runs.to_dict("records"))
     for run in runs.to_dict("records"):
         run_id = run["run_id"]
-        if alike[labels[run_id]] > 1:
+        if alike[run["dataset"], labels[run_id]] > 1:
             labels[run_id] += f", {run_id}"
         if run["status"] != "finished":
             labels[run_id] += f" ({run['status']})"

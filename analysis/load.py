@@ -22,11 +22,22 @@ TABLES = ("runs", "rounds", "clients", "layers", "events")
 
 ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
     "rounds": {
+        "inference_flops_share_mean": pa.float64(),
+        "selection_reward_mean": pa.float64(),
+        "selection_evaluations": pa.int64(),
+        "selection_share": pa.float64(),
         "late": pa.int32(),
         "simulated_seconds": pa.float64(),
         "simulated_seconds_cumulative": pa.float64(),
+        "local_test_clients": pa.int32(),
+        "panel_clients": pa.int32(),
+        "panel_local_test_accuracy_mean": pa.float64(),
     },
     "clients": {
+        "inference_flops_share": pa.float64(),
+        "selection_reward": pa.float64(),
+        "selection_evaluations": pa.int64(),
+        "seconds_selection": pa.float64(),
         "simulated_seconds_train": pa.float64(),
         "simulated_seconds_uplink": pa.float64(),
         "simulated_seconds_downlink": pa.float64(),
@@ -66,7 +77,7 @@ def load(
     """
     if table not in TABLES:
         raise LoadError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
-    folders = [Path(results)] if isinstance(results, str | Path) else [Path(r) for r in results]
+    folders = _folders(results)
     wanted = None if runs is None else sorted(set(runs))
     for attempt in range(_ATTEMPTS):
         try:
@@ -77,10 +88,21 @@ def load(
     raise AssertionError("unreachable")
 
 
+def holds(results: Results, table: str) -> bool:
+    """Whether some run of the folders has rows of a table."""
+    return bool(_places(_folders(results), table))
+
+
+def _folders(results: Results) -> list[Path]:
+    return [Path(results)] if isinstance(results, str | Path) else [Path(r) for r in results]
+
+
 def _read(
     folders: Sequence[Path], table: str, columns: Sequence[str] | None, wanted: list[str] | None
 ) -> pd.DataFrame:
     places = _places(folders, table)
+    if not places:
+        raise LoadError(f"{table} holds no rows in {_names(folders)}")
     if wanted is not None:
         if absent := sorted(set(wanted) - places.keys()):
             raise LoadError(
@@ -103,7 +125,7 @@ def _read(
 
 
 def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
-    """Where each run's rows of the table lie, by run id."""
+    """Where each run's rows of the table lie, by run id; none if nobody has any."""
     places: dict[str, Path] = {}
     for folder in folders:
         _check_folder(folder)
@@ -116,8 +138,6 @@ def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
                     f"run {run_id!r} is in two folders: {places[run_id].parent} and {run.parent}"
                 )
             places[run_id] = run
-    if not places:
-        raise LoadError(f"{table} holds no rows in {_names(folders)}")
     return places
 
 

@@ -10,6 +10,13 @@ import pandas as pd
 from analysis.load import LoadError, Results, load
 
 OWN = "local_test_accuracy_mean"
+"""Over clients that have trained: in part of the clients' rounds, others for every algorithm."""
+PANEL = "panel_local_test_accuracy_mean"
+"""Over the whole panel, so over the same clients for every algorithm."""
+CLIENTS = {OWN: "local_test_clients", PANEL: "panel_clients"}
+"""The column with the number of clients behind a mean."""
+OVER = {OWN: "clients that have trained", PANEL: "clients of the panel"}
+"""Which clients are behind a mean."""
 GLOBAL = "global_test_accuracy"
 SIMULATED = "simulated_seconds_cumulative"
 NOT_REACHED = "not reached"
@@ -20,32 +27,55 @@ MEGABYTE = 10**6
 
 _SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds"]
 _BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
-_ROUND_COLUMNS = ["run_id", "round", *_BYTES, SIMULATED, "seconds_total"]
+_ACCURACIES = [OWN, PANEL, GLOBAL, *CLIENTS.values()]
+_ROUND_COLUMNS = ["run_id", "round", *_BYTES, SIMULATED, "seconds_total", *_ACCURACIES]
 _TIMES = ["simulated_seconds", "simulated_seconds_to_target"]
 _SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
 
 
-def summary(results: Results, target: float | None = None, metric: str = OWN) -> pd.DataFrame:
+def own_split(rounds: pd.DataFrame) -> str:
+    """The column in which runs compare on clients' own splits: `PANEL` where it is known, or `OWN`.
+
+    One column for all runs: the panel's is taken if no round of any run has only the other one, as
+    rounds of older results have, or of runs that skip clients that never trained.
+    """
+    evaluated = rounds[rounds[[OWN, PANEL]].notna().any(axis=1)]
+    return PANEL if len(evaluated) and evaluated[PANEL].notna().all() else OWN
+
+
+def is_lower_better(metric: str) -> bool:
+    """Whether the metric is a loss."""
+    return "loss" in metric
+
+
+def summary(
+    results: Results, target: float | None = None, metric: str | None = None
+) -> pd.DataFrame:
     """One row a run of a results folder, or of several: see `summarise`.
 
     Raises:
         LoadError: the folder cannot be read, or has no rounds or no such number.
     """
     runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio", "rounds"])
-    columns = list(dict.fromkeys([*_ROUND_COLUMNS, OWN, GLOBAL, metric]))
+    columns = list(dict.fromkeys([*_ROUND_COLUMNS, *([metric] if metric else [])]))
     rounds = load(results, "rounds", columns)
-    if not pd.api.types.is_numeric_dtype(rounds[metric]):
+    if metric and not pd.api.types.is_numeric_dtype(rounds[metric]):
         raise LoadError(f"metric must be a number, got column {metric!r}")
     return summarise(runs, rounds, target, metric)
 
 
 def summarise(
-    runs: pd.DataFrame, rounds: pd.DataFrame, target: float | None = None, metric: str = OWN
+    runs: pd.DataFrame,
+    rounds: pd.DataFrame,
+    target: float | None = None,
+    metric: str | None = None,
 ) -> pd.DataFrame:
     """One row a run: accuracies, bytes, seconds, cost to a target, bytes against FedAvg's.
 
-    Final and best values are over the evaluated rounds. Megabytes are 10^6 bytes. Interrupted,
-    failed and running runs appear with their status and what they have so far.
+    Final and best values are over the evaluated rounds. Own-split accuracies are means over
+    `own_test_mean_over`, which are `own_test_clients` after the last round. Megabytes are
+    10^6 bytes. Interrupted, failed and running runs appear with their status and what they have so
+    far.
     `bytes_to_fedavg` is the run's bytes, up and down, over those of the FedAvg run of the same
     data set, partition, model, seed, number of clients and sample ratio. Seconds are of this
     machine; simulated seconds are of the clients' devices, and left out if no run has devices.
@@ -53,19 +83,21 @@ def summarise(
     Args:
         runs: rows of the table runs.
         rounds: rows of the table rounds.
-        target: the value of `metric` to reach, or None: the lowest of the runs' best values, the
-            highest target that every evaluated run reaches.
-        metric: a column of rounds, larger being better.
+        target: the value of `metric` to reach, or None: the worst of the runs' best values, the
+            hardest target that every evaluated run reaches.
+        metric: a column of rounds, larger being better but for losses; None: the own-split accuracy.
     """
+    own = own_split(rounds)
+    metric = metric or own
     groups = {run_id: frame.sort_values("round") for run_id, frame in rounds.groupby("run_id")}
     nothing = rounds.iloc[:0]
     if target is None:
-        target = float(rounds.groupby("run_id")[metric].max().min())
+        target = _common_target(rounds, metric)
     totals = {run_id: _total_bytes(groups.get(run_id, nothing)) for run_id in runs["run_id"]}
     rows = []
     for run in runs.to_dict("records"):
         row = {name: run[name] for name in _SHOWN}
-        row |= _figures(groups.get(run["run_id"], nothing), metric, target)
+        row |= _figures(groups.get(run["run_id"], nothing), own, metric, target)
         row["bytes_to_fedavg"] = _ratio(run["run_id"], runs, totals)
         rows.append(row)
     table = pd.DataFrame(rows)
@@ -98,32 +130,46 @@ def to_csv(frame: pd.DataFrame) -> str:
     return frame.astype(object).to_csv(index=False, na_rep=UNKNOWN, lineterminator="\n")
 
 
-def _figures(frame: pd.DataFrame, metric: str, target: float) -> dict[str, object]:
+def _common_target(rounds: pd.DataFrame, metric: str) -> float:
+    """The worst of the runs' best values."""
+    values = rounds.groupby("run_id")[metric]
+    return float(values.min().max() if is_lower_better(metric) else values.max().min())
+
+
+def _figures(frame: pd.DataFrame, own: str, metric: str, target: float) -> dict[str, object]:
     """What a run reached and cost, from its rounds in order."""
     up, down = (float(frame[name].max()) / MEGABYTE if len(frame) else 0.0 for name in _BYTES)
     to_target = _to_target(frame, metric, target)
     return {
         "rounds": len(frame),
-        "final_own_test_accuracy": _final(frame[OWN]),
+        "own_test_mean_over": OVER[own],
+        "own_test_clients": _final(frame[CLIENTS[own]]),
+        "final_own_test_accuracy": _final(frame[own]),
         "final_global_test_accuracy": _final(frame[GLOBAL]),
-        "best_own_test_accuracy": frame[OWN].max(),
+        "best_own_test_accuracy": frame[own].max(),
         "best_global_test_accuracy": frame[GLOBAL].max(),
         "MB_up": up,
         "MB_down": down,
         "seconds": float(frame["seconds_total"].sum()),
         "simulated_seconds": float(frame[SIMULATED].max()),
-        "target": UNKNOWN if math.isnan(target) else f"{metric} >= {target:.4g}",
+        "target": _target_text(metric, target),
         "rounds_to_target": to_target[0],
         "MB_to_target": to_target[1],
         "simulated_seconds_to_target": to_target[2],
     }
 
 
+def _target_text(metric: str, target: float) -> str:
+    sign = "<=" if is_lower_better(metric) else ">="
+    return UNKNOWN if math.isnan(target) else f"{metric} {sign} {target:.4g}"
+
+
 def _to_target(
     frame: pd.DataFrame, metric: str, target: float
 ) -> tuple[int | str, float | str, float | str]:
     """Rounds done, megabytes up and down, simulated seconds when the metric first was at the target."""
-    reached = (frame[metric] >= target).to_numpy()
+    values = frame[metric]
+    reached = (values <= target if is_lower_better(metric) else values >= target).to_numpy()
     if not reached.any():
         return NOT_REACHED, NOT_REACHED, NOT_REACHED
     first = int(reached.argmax())

@@ -39,7 +39,11 @@ RUN = {
 
 
 def _rounds(
-    evaluations: Evaluations, up: int, down: int, simulated: float | None = None
+    evaluations: Evaluations,
+    up: int,
+    down: int,
+    simulated: float | None = None,
+    panel: Sequence[float | None] = (),
 ) -> list[dict[str, object]]:
     counts = ("participants", "accepted", "clipped", "rejected", "failed", "late")
     rows = []
@@ -52,6 +56,8 @@ def _rounds(
         if simulated is not None:
             row |= {"simulated_seconds": simulated}
             row |= {"simulated_seconds_cumulative": simulated * (number + 1)}
+        if panel:
+            row |= {"panel_local_test_accuracy_mean": panel[number], "panel_clients": 10}
         rows.append(row | {"seconds_total": 0.5})
     return rows
 
@@ -68,11 +74,12 @@ def write_run() -> WriteRun:
         down: int = 2 * 10**6,
         status: str = "finished",
         simulated: float | None = None,
+        panel: Sequence[float | None] = (),
         **run: object,
     ) -> Path:
         writer = ResultsWriter(folder, run_id)
         writer.start(RUN | run)
-        writer.add("rounds", _rounds(evaluations, up, down, simulated))
+        writer.add("rounds", _rounds(evaluations, up, down, simulated, panel))
         if status == "running":
             writer.flush()
         else:

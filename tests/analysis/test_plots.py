@@ -3,7 +3,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,10 +11,14 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 
-from analysis.curves import COLOURS, curves
-from analysis.plots import bytes_figure, main, rounds_figure, simulated_figure
-from analysis.tables import GLOBAL, OWN
+import analysis.plots
+from analysis.curves import COLOURS, Curve, curves
+from analysis.plots import bytes_figure, main, rounds_figure, save, simulated_figure
+from analysis.tables import CLIENTS, GLOBAL, OWN, PANEL
+
+pytestmark = pytest.mark.integration
 
 WriteRun = Callable[..., Path]
 MakeFrames = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
@@ -58,7 +62,43 @@ def test_lines_against_rounds_are_the_evaluated_rows(make_frames: MakeFrames) ->
     }
     assert own.get_xlabel() == whole.get_xlabel() == "communication round"
     assert own.get_ylabel() == whole.get_ylabel() == "accuracy (fraction)"
-    assert [own.get_title(), whole.get_title()] == ["Clients' own test splits", "Global test set"]
+    assert whole.get_title() == "Global test set"
+
+
+@pytest.mark.parametrize(
+    ("metric", "clients", "over"),
+    [
+        (OWN, [3, 3, 6], "the 3 to 6 clients that have trained"),
+        (OWN, [None] * 3, "the clients that have trained"),
+        (PANEL, [9, None, 9], "the 9 clients of the panel"),
+    ],
+)
+def test_the_own_split_panel_says_over_whom_and_how_many(
+    make_frames: MakeFrames, metric: str, clients: list[int | None], over: str
+) -> None:
+    runs, rounds = make_frames({"avg": ({}, AVG, MB, MB)})
+    rounds[CLIENTS[metric]] = clients
+    (own,) = rounds_figure(curves(runs, rounds), [metric]).axes
+    assert own.get_title() == f"Clients' own test splits\nmean over {over}"
+
+
+def test_pictures_and_summary_compare_over_the_panel_where_it_is_known(
+    tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Sequence[str]] = []
+
+    def noting(figure_of: list[Curve], metrics: Sequence[str]) -> Figure:
+        drawn.append(metrics)
+        return rounds_figure(figure_of, metrics)
+
+    monkeypatch.setattr(analysis.plots, "rounds_figure", noting)
+    new = write_run(tmp_path / "new", "new", AVG, panel=[0.25, None, 0.375])
+    table, _ = save(new, tmp_path / "out", "svg")
+    assert table["final_own_test_accuracy"].tolist() == [0.375]
+    old = write_run(tmp_path / "old", "old", AVG)
+    table, _ = save([old, new], tmp_path / "out", "svg")
+    assert table["final_own_test_accuracy"].tolist() == [0.5, 0.5]
+    assert drawn == [[PANEL, GLOBAL], [OWN, GLOBAL]]
 
 
 def test_lines_against_bytes_are_megabytes_up_and_down(make_frames: MakeFrames) -> None:
@@ -147,6 +187,30 @@ def test_labels_say_what_differs(make_frames: MakeFrames) -> None:
     assert [c.label for c in curves(*make_frames(alike))] == ["SPATL, x", "SPATL, y"]
 
 
+def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:
+    """The same algorithm looks the same on all of them, and stands in the legend once."""
+    once, other = [(0.25, 0.5)], [(0.75, 1.0)]
+    runs = {
+        "a": ({"algorithm": "fedavg", "dataset": "digits"}, once, MB, MB),
+        "b": ({"algorithm": "fedavg", "dataset": "fcube"}, other, MB, MB),
+        "c": ({"algorithm": "spatl", "dataset": "fcube"}, other, MB, MB),
+    }
+    drawn = curves(*make_frames(runs))
+    figure = rounds_figure(drawn, [OWN, GLOBAL])
+    assert [axes.get_title().partition(":")[0] for axes in figure.axes] == [
+        *("digits", "digits"),
+        *("fcube", "fcube"),
+    ]
+    assert [sorted(_lines(axes)) for axes in figure.axes] == [
+        *([["FedAvg"]] * 2),
+        *([["FedAvg", "SPATL"]] * 2),
+    ]
+    assert _lines(figure.axes[2])["FedAvg"] == ([0], [0.75])
+    looks = {(c.colour, c.line, c.marker) for c in drawn if c.label == "FedAvg"}
+    assert len(looks) == 1
+    assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FedAvg", "SPATL"]
+
+
 @pytest.mark.parametrize(("algorithms", "seeds"), [(1, 30), (30, 1), (7, 4)])
 def test_many_runs_all_look_different(make_frames: MakeFrames, algorithms: int, seeds: int) -> None:
     runs = {
@@ -159,20 +223,32 @@ def test_many_runs_all_look_different(make_frames: MakeFrames, algorithms: int, 
     assert len({c.colour for c in drawn}) == min(algorithms, len(COLOURS))
 
 
-@pytest.mark.parametrize("count", [1, 7, 30])
-def test_the_legend_lies_beside_the_panels_and_inside_of_the_picture(
-    make_frames: MakeFrames, count: int
+@pytest.mark.parametrize("count", [1, 10, 30])
+@pytest.mark.parametrize("partition", ["iid()", "dirichlet(beta=0.3, min_size=10)"])
+def test_the_legend_lies_below_the_panels_and_takes_no_width_from_them(
+    make_frames: MakeFrames, count: int, partition: str
 ) -> None:
-    runs = {f"r{i}": ({"seed": i}, AVG, MB, MB) for i in range(count)}
+    runs = {
+        f"fashion_lenet-fedavg-s{i}": (
+            {"seed": i, "partition": partition if i else "iid()"},
+            AVG,
+            MB,
+            MB,
+        )
+        for i in range(count)
+    }
     figure = rounds_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
     figure.draw_without_rendering()
     (legend,) = figure.legends
     box = legend.get_window_extent()
+    panels = [axes.get_tightbbox() for axes in figure.axes]
     assert len(legend.get_texts()) == count
-    assert all(axes.get_tightbbox().x1 < box.x0 for axes in figure.axes)  # type: ignore[union-attr]
+    assert all(panel.y0 > box.y1 for panel in panels)  # type: ignore[union-attr]
+    assert box.x0 >= 0
     assert box.x1 <= figure.bbox.x1
     assert box.y0 >= 0
-    assert box.y1 <= figure.bbox.y1
+    assert sum(axes.bbox.width for axes in figure.axes) > 0.75 * figure.bbox.width
+    assert all(axes.bbox.height > 2 * figure.dpi for axes in figure.axes)
 
 
 def test_a_panel_without_values_says_so(make_frames: MakeFrames) -> None:

@@ -16,13 +16,18 @@ from analysis.tables import (
     GLOBAL,
     NO_FEDAVG,
     NOT_REACHED,
+    OWN,
+    PANEL,
     UNKNOWN,
+    own_split,
     summarise,
     summary,
     to_csv,
     to_markdown,
     to_text,
 )
+
+pytestmark = pytest.mark.integration
 
 WriteRun = Callable[..., Path]
 MakeFrames = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
@@ -33,12 +38,13 @@ SPATL = [(0.5, 0.125), (0.875, 0.25), (0.75, None)]
 
 
 def _two(make_frames: MakeFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
-    return make_frames(
+    runs, rounds = make_frames(
         {
             "avg": ({"algorithm": "fedavg"}, FEDAVG, MB, 2 * MB),
             "spatl": ({"algorithm": "spatl", "status": "interrupted"}, SPATL, MB // 2, 2 * MB),
         }
     )
+    return runs, rounds.assign(local_test_clients=[5, None, 7, 8, 5, 6, 7])
 
 
 def test_summary_of_two_runs_by_hand(make_frames: MakeFrames) -> None:
@@ -49,6 +55,8 @@ def test_summary_of_two_runs_by_hand(make_frames: MakeFrames) -> None:
         "status": "finished",
         "algorithm": "fedavg",
         "rounds": 4,
+        "own_test_mean_over": "clients that have trained",
+        "own_test_clients": 8.0,
         "final_own_test_accuracy": 0.5,
         "final_global_test_accuracy": 0.75,
         "best_own_test_accuracy": 0.75,
@@ -64,6 +72,8 @@ def test_summary_of_two_runs_by_hand(make_frames: MakeFrames) -> None:
         "status": "interrupted",
         "algorithm": "spatl",
         "rounds": 3,
+        "own_test_mean_over": "clients that have trained",
+        "own_test_clients": 7.0,
         "final_own_test_accuracy": 0.75,
         "final_global_test_accuracy": 0.25,
         "best_own_test_accuracy": 0.875,
@@ -84,6 +94,18 @@ def test_a_target_of_one_metric_that_one_run_misses(make_frames: MakeFrames) -> 
     assert table["MB_to_target"].to_dict() == {"avg": 9.0, "spatl": NOT_REACHED}
 
 
+def test_a_loss_is_reached_at_or_below_its_target(make_frames: MakeFrames) -> None:
+    """The best of "avg" is 1.0, that of "spatl" 0.5, so that both reach 1.0."""
+    runs, rounds = _two(make_frames)
+    rounds["train_loss"] = [3.0, 2.0, 1.0, 1.5, 4.0, 1.0, 0.5]
+    table = summarise(runs, rounds, metric="train_loss").set_index("run_id")
+    assert table["target"].unique().tolist() == ["train_loss <= 1"]
+    assert table["rounds_to_target"].to_dict() == {"avg": 3, "spatl": 2}
+    assert table["MB_to_target"].to_dict() == {"avg": 9.0, "spatl": 5.0}
+    table = summarise(runs, rounds, target=0.75, metric="train_loss").set_index("run_id")
+    assert table["rounds_to_target"].to_dict() == {"avg": NOT_REACHED, "spatl": 3}
+
+
 @settings(deadline=None, max_examples=40)
 @given(st.lists(st.lists(st.none() | st.floats(0, 1), min_size=1, max_size=5), min_size=1))
 def test_every_evaluated_run_reaches_the_default_target(values: list[list[float | None]]) -> None:
@@ -96,15 +118,50 @@ def test_every_evaluated_run_reaches_the_default_target(values: list[list[float 
     )
     rows = [
         {"run_id": f"r{i}", "round": r, "local_test_accuracy_mean": v, "global_test_accuracy": v}
+        | {"panel_local_test_accuracy_mean": None, "local_test_clients": 1, "panel_clients": 1}
         | {"bytes_up_cumulative": 1, "bytes_down_cumulative": 1}
         | {"seconds_total": 1.0, "simulated_seconds_cumulative": float("nan")}
         for i, run in enumerate(values)
         for r, v in enumerate(run)
     ]
-    floats = dict.fromkeys(["local_test_accuracy_mean", "global_test_accuracy"], float)
+    floats = dict.fromkeys([OWN, PANEL, GLOBAL], float)
     table = summarise(heads, pd.DataFrame(rows).astype(floats))
     for run, reached in zip(values, table["rounds_to_target"], strict=True):
         assert (reached == NOT_REACHED) == all(value is None for value in run)
+
+
+def test_own_splits_compare_over_the_same_clients(make_frames: MakeFrames) -> None:
+    """By those that have trained, "avg" with its two easy clients would win; over the panel it loses."""
+    runs, rounds = make_frames(
+        {
+            "avg": ({"algorithm": "fedavg"}, [(0.9, 0.5), (0.8, 0.5)], MB, MB),
+            "spatl": ({"algorithm": "spatl"}, [(0.7, 0.5), (0.75, 0.5)], MB, MB),
+        }
+    )
+    rounds["panel_local_test_accuracy_mean"] = [0.4, 0.5, 0.6, 0.7]
+    rounds["panel_clients"] = 10
+    table = summarise(runs, rounds).set_index("run_id")
+    assert table["final_own_test_accuracy"].to_dict() == {"avg": 0.5, "spatl": 0.7}
+    assert table["best_own_test_accuracy"].to_dict() == {"avg": 0.5, "spatl": 0.7}
+    assert set(table["own_test_mean_over"]) == {"clients of the panel"}
+    assert set(table["own_test_clients"]) == {10}
+    assert set(table["target"]) == {"panel_local_test_accuracy_mean >= 0.5"}
+
+
+@pytest.mark.parametrize("lacking", [1, 3])
+def test_without_the_panels_mean_in_some_round_no_run_is_compared_by_it(
+    make_frames: MakeFrames, lacking: int
+) -> None:
+    """As in older results, and while clients that never trained are skipped."""
+    once = [(0.5, 0.5), (0.75, 0.5)]
+    _, rounds = make_frames({name: ({}, once, MB, MB) for name in ("a", "b")})
+    rounds[PANEL] = [0.25, 0.5, 0.25, 0.5]
+    assert own_split(rounds) == PANEL
+    rounds.loc[lacking, PANEL] = float("nan")
+    assert own_split(rounds) == OWN
+    rounds.loc[lacking, OWN] = float("nan")
+    assert own_split(rounds) == PANEL, "that round was not evaluated"
+    assert own_split(rounds.iloc[:0]) == OWN
 
 
 def test_fedavg_of_another_setting_is_no_yardstick(make_frames: MakeFrames) -> None:
