@@ -7,7 +7,9 @@ unexplained factor, and their change is derived from the update, so that it cost
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from functools import partial
 
 import numpy as np
@@ -15,11 +17,13 @@ import numpy as np
 from spatl_ray import config
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, DELTA, ClientView, Proposal, Setting
 from spatl_ray.algorithms.control import Controlled
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.split import PREDICTOR
-from spatl_ray.parameters import Array, Arrays, Bits, ModelVector
+from spatl_ray.parameters import Array, Arrays, ModelVector
 from spatl_ray.selection.candidate import Candidate
-from spatl_ray.selection.selector import FixedRatio, Selection, Selector
+from spatl_ray.selection.registry import make_selector
+from spatl_ray.selection.selector import Selection, Selector
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import WHOLE, ClientState, Mask, Parts, Update, channel_mask, keep
 from spatl_ray.wire.codec import encode
@@ -55,7 +59,7 @@ class Spatl(Controlled):
             )
         self.selector: Selector | None = None
         if o.selection:
-            self.selector = FixedRatio(space, o.keep, o.keep_layers, o.criterion, o.inference)
+            self.selector = make_selector(o, space, setting.model, setting.spec)
 
     def start_client(self, model: ModelVector) -> Arrays:
         """The local predictor, c_i = 0, no residual, no mask sent yet."""
@@ -73,7 +77,9 @@ class Spatl(Controlled):
         moved = self.movement(view, result.end)
         update = moved + view.state[RESIDUAL] if self.options.error_feedback else moved
         parts_of = partial(self._parts, view, result, moved, update)
+        start = time.perf_counter()
         selection = self._select(view, result.end, update, parts_of)
+        seconds = time.perf_counter() - start
         parts = parts_of(WHOLE if selection is None else channel_mask(selection.travel))
         private = self.own(result.end)
         if self.options.error_feedback:
@@ -81,7 +87,7 @@ class Spatl(Controlled):
         if selection is None:
             return Proposal(parts, private)
         private.update({**selection.state, SELECTED: selection.travel.astype(np.uint8)})
-        return Proposal(parts, private, selection.inference)
+        return Proposal(parts, private, selection, seconds)
 
     def _parts(
         self, view: ClientView, result: LocalResult, moved: Array, update: Array, mask: Mask
@@ -112,7 +118,26 @@ class Spatl(Controlled):
         def bytes_of(travel: Bits) -> int:
             return self._encoded_size(view, parts_of(channel_mask(travel)))
 
-        candidate = Candidate(
+        return self.selector.select(self._candidate(view, end, update, bytes_of))
+
+    def inference(self, view: ClientView, model: ModelVector) -> Selection | None:
+        """The selector's decision on a model that is only used: nothing of it is sent."""
+        if self.selector is None or not (self.options.agent or self.options.inference):
+            return None
+        free = replace(view, budget_bytes_up=None)
+        return self.selector.select(
+            self._candidate(free, model, self.movement(view, model), bytes_of=None)
+        )
+
+    def _candidate(
+        self,
+        view: ClientView,
+        end: ModelVector,
+        update: Array,
+        bytes_of: Callable[[Bits], int] | None,
+    ) -> Candidate:
+        """What the selector decides on."""
+        return Candidate(
             client=view.client,
             round=view.round,
             space=self.layout.shared,
@@ -124,8 +149,8 @@ class Spatl(Controlled):
             budget_bytes=view.budget_bytes_up,
             budget_flops=view.budget_flops,
             bytes_of=bytes_of,
+            gradient_of=view.gradient_of,
         )
-        return self.selector.select(candidate)
 
     def _encoded_size(self, view: ClientView, parts: Parts) -> int:
         """Bytes of the client's update with these parts; those of its counts do not depend on them."""

@@ -6,6 +6,7 @@ from typing import Annotated, Literal
 
 from pydantic import Discriminator, Tag, model_validator
 
+from spatl_ray.config.agent import Agent
 from spatl_ray.config.base import Fraction, NonNegative, Own, Positive, Strict, one_of, tag
 
 
@@ -75,13 +76,20 @@ class Scaffold(Strict):
     control: Control = Control()
 
 
-Criterion = Annotated[str, one_of("l1", "l2", "update")]
+Criterion = Annotated[str, one_of("l1", "l2", "update", "random", "taylor", "norm_scale")]
 
 
 class Inference(Strict):
-    """What is kept of the encoder for inference, apart from what travels."""
+    """What is kept of the encoder for inference, apart from what travels.
+
+    Attributes:
+        keep: share of the channels of each prunable layer.
+        flops: share of the dense network's FLOPs, instead of `keep`.
+        criterion: salience of a channel.
+    """
 
     keep: Fraction = 0.5
+    flops: Fraction | None = None
     criterion: Criterion = "l2"
 
 
@@ -91,9 +99,13 @@ class Spatl(Strict):
     Attributes:
         keep: share of the channels of each prunable encoder layer that travels.
         keep_layers: own shares for layers by name, instead of `keep`.
-        criterion: salience of a channel: `l1` or `l2` norm of its weights, or L2 norm of its `update`;
-            `package.module:function` for an own one.
-        inference: what is kept for inference, if it is to be measured.
+        criterion: salience of a channel: `l1` or `l2` norm of its weights, L2 norm of its `update`,
+            first-order effect on the loss (`taylor`), scale of the normalisation behind it (`norm_scale`),
+            or `random`; `package.module:function` for an own one.
+        allocation: `layer`, each layer keeps the same share; or `global`, channels of all layers compete.
+        agent: the selection agent, which gives each layer its own share of what travels and of what is
+            kept for inference, instead of `keep`, `keep_layers` and `allocation`.
+        inference: what is kept for inference, if it is to be measured; of an agent's only the criterion.
         selection: whether salient channels are selected; off, the whole encoder travels.
         transfer: whether the predictor is local; off, the whole model is shared.
         control: whether control variates correct the gradient, and how; None turns them off.
@@ -106,6 +118,8 @@ class Spatl(Strict):
     keep: Fraction = 0.5
     keep_layers: dict[str, Fraction] = {}
     criterion: Criterion = "update"
+    allocation: Literal["layer", "global"] = "layer"
+    agent: Agent | None = None
     inference: Inference | None = None
     selection: bool = True
     transfer: bool = True
@@ -113,6 +127,38 @@ class Spatl(Strict):
     denominator: Literal["senders", "cohort"] = "senders"
     error_feedback: bool = False
     server_lr: Positive = 1.0
+
+    @property
+    def keeps_for_inference(self) -> bool:
+        """Whether it is decided which channels are kept for inference."""
+        return self.selection and (self.agent is not None or self.inference is not None)
+
+    @model_validator(mode="after")
+    def _one_policy(self) -> Spatl:
+        """What an agent decides cannot be given beside it; a recorded config says every default."""
+        if self.agent is None:
+            if self.allocation == "global" and self.keep_layers:
+                raise ValueError(
+                    "keep_layers must be empty with allocation=global, which lets layers compete, got "
+                    f"{len(self.keep_layers)} layers"
+                )
+            return self
+        if not self.selection:
+            raise ValueError("selection must be true with agent, got false")
+        defaults = type(self).model_fields
+        for name in ("keep", "keep_layers", "allocation"):
+            if getattr(self, name) != defaults[name].default:
+                raise ValueError(
+                    f"{name} must be left out with agent, which decides on it, got {getattr(self, name)!r}"
+                )
+        if self.inference is not None and self.inference != Inference(
+            criterion=self.inference.criterion
+        ):
+            raise ValueError(
+                "inference.keep and inference.flops must be left out with agent, whose budget says "
+                f"what is kept, got keep={self.inference.keep:g}, flops={self.inference.flops}"
+            )
+        return self
 
     @model_validator(mode="after")
     def _feedback(self) -> Spatl:

@@ -1,35 +1,247 @@
-"""The server's arrays as a file that holds no code: safetensors."""
+"""`spatl export`: a client's model without the channels that its selection removes, with figures.
+
+The files: `model.pt2` (a torch.export program for any batch), `model.safetensors` (its state dict),
+`report.json`.
+"""
 
 from __future__ import annotations
 
-import os
-from collections.abc import Mapping
+import json
+import shutil
+import tempfile
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 
-import numpy as np
-from safetensors.numpy import save_file
+import torch
+from safetensors.torch import save_file
+from torch import Tensor, fx, nn
 
-from spatl_ray.parameters import Arrays, Space
+from spatl_ray import seeding
+from spatl_ray.algorithms.base import ClientView
+from spatl_ray.data.datasets import SampleSpec
+from spatl_ray.engine.blueprint import Blueprint
+from spatl_ray.engine.finished import FinishedRun
+from spatl_ray.errors import ConfigError, EngineError
+from spatl_ray.graphs.latency import measure
+from spatl_ray.graphs.slim import slim
+from spatl_ray.graphs.trace import trace
+from spatl_ray.models.flat import FlatModel, make_layout
+from spatl_ray.models.split import SplitModel, blank
+from spatl_ray.parameters import ModelVector
+from spatl_ray.selection.pruning import Pruner
+from spatl_ray.training.evaluate import Score, evaluate
+from spatl_ray.training.local import LocalTask, Phase, Trainer
+
+BATCHES = (1, 64)
+"""Samples in the forward passes whose latency is measured."""
+
+TOLERANCE = 1e-5
+"""Between outputs of the smaller and the masked network, of the largest output."""
 
 
-def save_server(path: Path, arrays: Arrays, spaces: Mapping[str, Space]) -> None:
-    """Write the server's arrays tensor by tensor, named `array/tensor`, e.g. `model/encoder.0.weight`.
+@dataclass(frozen=True)
+class Figures:
+    """What a network costs and how well it predicts.
 
-    What has no space is written as it is. The file appears whole or not at all.
+    Attributes:
+        network: dense, slim, or slim and fine-tuned.
+        flops: of one sample's inference.
+        parameters: number of them.
+        local_test_accuracy: on the client's own test split; None if that is empty.
+        global_test_accuracy: on the run's sample of the global test set.
+        latency_seconds: median of a forward pass by batch size, with one thread.
+    """
+
+    network: str
+    flops: float
+    parameters: int
+    local_test_accuracy: float | None
+    global_test_accuracy: float | None
+    latency_seconds: Mapping[str, float]
+
+
+def export_client(
+    folder: Path, run_id: str, client: int, out: Path, epochs: int = 0, repeats: int = 50
+) -> list[Figures]:
+    """Write a client's smaller model and report.
 
     Args:
-        path: of the file; its folder is made.
-        arrays: the server's.
-        spaces: of the arrays that are model vectors, by array name.
+        folder: the results folder.
+        run_id: a finished run in it.
+        client: which one.
+        out: folder that is made; nothing of it stays if anything fails.
+        epochs: of fine-tuning the smaller model on the client's own training split.
+        repeats: forward passes behind each latency.
+
+    Returns:
+        Figures of the dense and the smaller network, and of the fine-tuned one if there are epochs.
+
+    Raises:
+        ConfigError: `out` is there already, a number out of range, or a run that removes nothing.
+        ResultsError: no such run, or one that did not finish.
+        EngineError: the smaller network's outputs are not those of the masked one.
     """
-    tensors = {}
-    for name, array in arrays.items():
-        if name in spaces:
-            views = spaces[name].views(array)
-            tensors.update({f"{name}/{t}": np.ascontiguousarray(v) for t, v in views.items()})
-        else:
-            tensors[name] = np.ascontiguousarray(array)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, whole)
-    whole.replace(path)
+    _check(out, epochs, repeats)
+    run = FinishedRun(folder, run_id)
+    view, has_trained = run.client(client)
+    smaller = _Smaller(run, view)
+    rows = [smaller.figures("dense", repeats), smaller.figures("slim", repeats)]
+    if epochs:
+        smaller.fine_tune(epochs)
+        rows.append(smaller.figures("fine-tuned", repeats))
+    report = {
+        "run_id": run_id,
+        "client": client,
+        "has_trained": has_trained,
+        "epochs": epochs,
+        "largest_difference_to_masked": smaller.difference,
+        "networks": [asdict(row) for row in rows],
+    }
+    _write(out, smaller.network(), run.data.dataset.spec, report)
+    return rows
+
+
+def _check(out: Path, epochs: int, repeats: int) -> None:
+    if out.exists():
+        raise ConfigError(f"--out must be a folder that is not there yet, got {str(out)!r}")
+    for name, value, least in (("epochs", epochs, 0), ("repeats", repeats, 1)):
+        if value < least:
+            raise ConfigError(f"--{name} must be at least {least}, got {value}")
+
+
+class _Smaller:
+    """A client's whole and smaller network."""
+
+    def __init__(self, run: FinishedRun, view: ClientView) -> None:
+        self._run, self._view = run, view
+        self._worker = run.worker
+        blueprint: Blueprint = run.worker.blueprint
+        self._whole = blueprint.algorithm.personal_model(view.received, view.state)
+        selection = blueprint.algorithm.inference(view, self._whole)
+        if selection is None or selection.inference is None:
+            raise ConfigError(
+                "the run's algorithm.agent or algorithm.inference must be given for an export, got "
+                "neither: it keeps all channels for inference"
+            )
+        self._bits = selection.inference
+        self._model = blueprint.model
+        self._model.load(self._whole)
+        spec, layout = run.data.dataset.spec, blueprint.algorithm.layout
+        self._pruner = Pruner(trace(self._model.split, spec, layout.shared.groups))
+        small = self._slimmed()
+        split = SplitModel(small, self._model.split.parts)
+        self._flat = FlatModel(
+            split, make_layout(split, (), {}, lambda _: True, "average"), torch.device("cpu")
+        )
+        self._values = self._flat.read()
+        self.difference = self._compared()
+
+    def _slimmed(self) -> fx.GraphModule:
+        return slim(self._pruner.graph, self._pruner.coupling, self._bits)
+
+    @torch.no_grad()
+    def _compared(self) -> float:
+        """The largest difference to the masked network's outputs, of its largest output."""
+        x, _ = self._worker.population.samples(self._view.client, "train")
+        x = x[: BATCHES[-1]]
+        layout = self._worker.algorithm.layout
+        masked = self._whole.parameters * layout.parameters.expand(self._bits)
+        self._model.load(ModelVector(masked, self._whole.buffers))
+        self._model.evaluate()
+        expected = self._model.module(x)
+        self._model.load(self._whole)
+        self._flat.evaluate()
+        found = self._flat.module(x)
+        difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))
+        if not difference <= TOLERANCE:
+            raise EngineError(
+                f"outputs of the smaller network must be the masked one's to {TOLERANCE:g}, got a "
+                f"difference of {difference:g}"
+            )
+        return difference
+
+    def fine_tune(self, epochs: int) -> None:
+        """Train the smaller network on the client's own training split, at the run's first rate."""
+        view, training = self._view, self._run.experiment.training
+        samples = self._worker.population.samples(view.client, "train")
+        task = LocalTask(self._values, phases=(Phase(epochs=epochs),))
+        key = (view.seed, "export", view.round, view.client)
+        trainer = Trainer(self._flat, training)
+        with seeding.torch_seeded(*key):
+            result = trainer.run(task, *samples, training.lr, seeding.generator(*key))
+        self._values = result.end
+
+    def figures(self, network: str, repeats: int) -> Figures:
+        """Of the dense network, or of the smaller one with its values as they are now."""
+        is_dense = network == "dense"
+        model, values = (self._model, self._whole) if is_dense else (self._flat, self._values)
+        cost, spec = self._pruner.cost, self._run.data.dataset.spec
+        population = self._worker.population
+        own = self._score(model, values, *population.samples(self._view.client, "test"))
+        everyone = self._score(model, values, population.global_x, population.global_y)
+        return Figures(
+            network=network,
+            flops=cost.dense_flops if is_dense else cost.flops(self._bits),
+            parameters=sum(p.numel() for p in model.module.parameters()),
+            local_test_accuracy=None if own is None else own.accuracy,
+            global_test_accuracy=None if everyone is None else everyone.accuracy,
+            latency_seconds={str(b): measure(model.module, spec, b, repeats) for b in BATCHES},
+        )
+
+    def _score(self, model: FlatModel, values: ModelVector, x: Tensor, y: Tensor) -> Score | None:
+        return evaluate(model, values, x, y, self._run.experiment.evaluation.batch_size)
+
+    def network(self) -> nn.Module:
+        """The smaller network with tensors of its own."""
+        self._flat.load(self._values)
+        own = self._slimmed()
+        own.load_state_dict(self._flat.module.state_dict())
+        return own.eval()
+
+
+def _write(out: Path, network: nn.Module, spec: SampleSpec, report: Mapping[str, object]) -> None:
+    """All files, or none."""
+    dtype = next(network.parameters()).dtype
+    program = torch.export.export(
+        network,
+        (blank(spec, 2, dtype),),
+        dynamic_shapes=({0: torch.export.Dim("batch")},),
+    )
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
+        whole = Path(made) / out.name
+        whole.mkdir()
+        torch.export.save(program, whole / "model.pt2")
+        tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+        save_file(tensors, whole / "model.safetensors")
+        text = json.dumps(report, indent=2) + "\n"
+        (whole / "report.json").write_text(text, encoding="utf-8")
+        shutil.move(whole, out)
+
+
+def report_text(rows: Sequence[Figures]) -> str:
+    """The figures as a table: a line a network, with its share of the dense one's cost."""
+    heads = ["network", "MFLOPs", "share", "parameters", "share", "own test", "global test"]
+    heads += [f"ms, batch {batch}" for batch in BATCHES]
+    table = [heads, *(_cells(row, rows[0]) for row in rows)]
+    widths = [max(len(line[column]) for line in table) for column in range(len(heads))]
+    return "\n".join(
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True))
+        for line in table
+    )
+
+
+def _cells(row: Figures, dense: Figures) -> list[str]:
+    return [
+        row.network,
+        f"{row.flops / 1e6:.2f}",
+        f"{row.flops / dense.flops:.3f}",
+        f"{row.parameters:,}",
+        f"{row.parameters / dense.parameters:.3f}",
+        *(
+            "-" if a is None else f"{a:.4f}"
+            for a in (row.local_test_accuracy, row.global_test_accuracy)
+        ),
+        *(f"{1e3 * row.latency_seconds[str(batch)]:.2f}" for batch in BATCHES),
+    ]

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Bits
 from spatl_ray.graphs.coupling import Coupling, couple
 from spatl_ray.graphs.flow import Labels
 from spatl_ray.graphs.graph import Graph, Node
-from spatl_ray.parameters import Bits
 
 Values = npt.NDArray[np.float64]
 

@@ -16,11 +16,12 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ModelError
 from spatl_ray.graphs.flow import STAYS, Channels, Labels, Links, staying, steps
 from spatl_ray.graphs.graph import Graph
 from spatl_ray.graphs.rules import outputs
-from spatl_ray.parameters import Bits, ChannelGroup
+from spatl_ray.parameters import ChannelGroup
 
 Scores = npt.NDArray[np.float64]
 
@@ -102,7 +103,7 @@ class Coupling:
         return np.repeat(np.arange(len(sizes)), sizes), sizes
 
     @cached_property
-    def _members(self) -> Labels:
+    def members(self) -> Labels:
         """Number of group channels of each class."""
         return np.bincount(self.labels[self.labels >= 0], minlength=self.classes)
 
@@ -131,7 +132,7 @@ class Coupling:
         """The mean of each class's values."""
         free = self.labels >= 0
         sums = np.bincount(self.labels[free], values[free], self.classes)
-        return np.asarray(sums / self._members)
+        return np.asarray(sums / self.members)
 
 
 def couple(graph: Graph) -> Coupling:

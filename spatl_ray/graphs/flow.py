@@ -11,6 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from torch import fx, nn
 
+from spatl_ray.arrays import Bits
 from spatl_ray.graphs.graph import Graph, Node
 from spatl_ray.graphs.operations import (
     CHANNEL_NORMS,
@@ -18,7 +19,6 @@ from spatl_ray.graphs.operations import (
     is_in_place,
     is_read_elsewhere,
 )
-from spatl_ray.parameters import Bits
 
 Labels = npt.NDArray[np.int64]
 STAYS = 0

@@ -9,12 +9,12 @@ import numpy as np
 import torch
 from torch import Tensor, fx, nn
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ModelError
 from spatl_ray.graphs.coupling import Coupling
 from spatl_ray.graphs.graph import Graph, Node
 from spatl_ray.graphs.operations import argument
 from spatl_ray.graphs.rules import padding
-from spatl_ray.parameters import Bits
 
 
 def slim(graph: Graph, coupling: Coupling, bits: Bits) -> fx.GraphModule:

@@ -9,8 +9,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spatl_ray.errors import ModelError
 from spatl_ray.models.norm import Norm, check_norm, convolution
-from spatl_ray.models.options import check_counts, check_images
+from spatl_ray.models.options import check_images
+from spatl_ray.options import check_counts
 
 
 class CNN(nn.Module):
@@ -41,7 +43,7 @@ class CNN(nn.Module):
     ) -> None:
         super().__init__()
         check_images("cnn", shape, 4)
-        check_counts(width=width, hidden=hidden)
+        check_counts("model.options", ModelError, width=width, hidden=hidden)
         check_norm(norm)
         positions = (shape[1] // 4) * (shape[2] // 4)
         self.encoder = nn.Sequential(

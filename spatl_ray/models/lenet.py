@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spatl_ray.errors import ModelError
 from spatl_ray.models.norm import Norm, check_norm, convolution
-from spatl_ray.models.options import check_counts, check_images
+from spatl_ray.models.options import check_images
+from spatl_ray.options import check_counts
 
 
 class LeNet(nn.Module):
@@ -29,7 +31,7 @@ class LeNet(nn.Module):
     ) -> None:
         super().__init__()
         check_images("lenet", shape, 16)
-        check_counts(width=width)
+        check_counts("model.options", ModelError, width=width)
         check_norm(norm)
         first, second, third, fourth = ((width * n + 3) // 6 for n in (6, 16, 120, 84))
         height, width = (((side - 4) // 2 - 4) // 2 for side in shape[1:])

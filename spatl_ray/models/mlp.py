@@ -8,7 +8,8 @@ from itertools import pairwise
 
 from torch import Tensor, nn
 
-from spatl_ray.models.options import check_counts
+from spatl_ray.errors import ModelError
+from spatl_ray.options import check_counts
 
 
 class MLP(nn.Module):
@@ -30,7 +31,7 @@ class MLP(nn.Module):
     ) -> None:
         super().__init__()
         for index, width in enumerate(hidden):
-            check_counts(**{f"hidden[{index}]": width})
+            check_counts("model.options", ModelError, **{f"hidden[{index}]": width})
         widths = [math.prod(shape), *hidden]
         layers: list[nn.Module] = [nn.Flatten()]
         for inputs, outputs in pairwise(widths):

@@ -7,19 +7,6 @@ from torch import nn
 from spatl_ray.errors import ModelError
 
 
-def check_counts(**options: object) -> None:
-    """Refuse options that are no integers of at least 1.
-
-    Raises:
-        ModelError: names the first of them.
-    """
-    for name, value in options.items():
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ModelError(
-                f"model.options.{name} must be an integer of at least 1, got {value!r}"
-            )
-
-
 def check_images(model: str, shape: tuple[int, ...], side: int = 1) -> None:
     """Refuse samples that are no images, or smaller ones than `side` x `side`.
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 from torch import Tensor, nn
 
 from spatl_ray.errors import ModelError
-from spatl_ray.models.options import check_counts
+from spatl_ray.options import check_counts
 
 
 class Reader(nn.Module):
@@ -58,7 +58,14 @@ class CharLSTM(nn.Module):
         if len(shape) != 1:
             raise ModelError(f"char_lstm needs token ids as (length,), got {shape}")
         ids = classes if vocabulary is None else vocabulary
-        check_counts(vocabulary=ids, embedding=embedding, hidden=hidden, layers=layers)
+        check_counts(
+            "model.options",
+            ModelError,
+            vocabulary=ids,
+            embedding=embedding,
+            hidden=hidden,
+            layers=layers,
+        )
         self.encoder = Reader(ids, embedding, hidden, layers)
         self.predictor = nn.Linear(hidden, classes)
 

@@ -7,7 +7,8 @@ from torch.nn import functional
 
 from spatl_ray.errors import ModelError
 from spatl_ray.models.norm import Norm, check_norm, normalisation
-from spatl_ray.models.options import check_counts, check_images, he_initialise
+from spatl_ray.models.options import check_images, he_initialise
+from spatl_ray.options import check_counts
 
 
 class BasicBlock(nn.Module):
@@ -64,7 +65,7 @@ class ResNet(nn.Module):
     ) -> None:
         super().__init__()
         check_images("resnet", shape)
-        check_counts(depth=depth, width=width)
+        check_counts("model.options", ModelError, depth=depth, width=width)
         check_norm(norm)
         if depth < 8 or (depth - 2) % 6:
             raise ModelError(f"model.options.depth must be 6n + 2 with n >= 1, got {depth}")

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
+from spatl_ray.errors import ModelError
 from spatl_ray.models.norm import Norm, check_norm, convolution
-from spatl_ray.models.options import check_counts, check_images, he_initialise
+from spatl_ray.models.options import check_images, he_initialise
+from spatl_ray.options import check_counts
 
 STAGES = ((1,), (2,), (4, 4), (8, 8), (8, 8))
 """Channels of the convolutions before each pooling, in units of the first one's."""
@@ -36,7 +38,7 @@ class VGG11(nn.Module):
     ) -> None:
         super().__init__()
         check_images("vgg11", shape)
-        check_counts(width=width)
+        check_counts("model.options", ModelError, width=width)
         check_norm(norm)
         inputs, *sides = shape
         layers: list[nn.Module] = []

@@ -7,8 +7,9 @@ from collections.abc import Callable, Mapping
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
-from spatl_ray.parameters import Bits, Space
+from spatl_ray.parameters import Space
 from spatl_ray.selection.candidate import Candidate
 
 

@@ -32,7 +32,55 @@ def update(candidate: Candidate) -> Scores:
     return channel_norms(candidate.space, candidate.update, 2)
 
 
-CRITERIA: Mapping[str, Criterion] = {"l1": l1, "l2": l2, "update": update}
+def random(candidate: Candidate) -> Scores:
+    """Random numbers: what any other criterion has to beat."""
+    return candidate.generator.random(candidate.space.channels)
+
+
+def taylor(candidate: Candidate) -> Scores:
+    """First-order effect on the training loss of setting a channel's weights to 0: sum of |w g|.
+
+    References:
+        Molchanov, Mallya, Tyree, Frosio, Kautz, "Importance estimation for neural network pruning",
+        CVPR 2019, equation 8 (which squares w g).
+    """
+    return channel_norms(candidate.space, candidate.weights * candidate.gradient(), 1)
+
+
+def norm_scale(candidate: Candidate) -> Scores:
+    """Size of the scale with which the normalisation behind a layer multiplies the channel.
+
+    Raises:
+        ConfigError: a layer without a normalisation behind it.
+
+    References:
+        Liu, Li, Shen, Huang, Yan, Zhang, "Learning efficient convolutional networks through network
+        slimming", ICCV 2017.
+    """
+    space = candidate.space
+    scores = np.full(space.channels, np.nan)
+    for segment in space.segments:
+        if segment.group >= 0 and len(segment.shape) == 1 and segment.name.endswith(".weight"):
+            group = space.groups[segment.group]
+            own = slice(group.offset, group.offset + group.channels)
+            scores[own] = np.abs(candidate.weights[segment.span])
+    without = [g.name for g in space.groups if np.isnan(scores[g.offset])]
+    if without:
+        raise ConfigError(
+            "criterion norm_scale needs a batch, group or layer norm behind every prunable layer, "
+            f"got none behind {', '.join(without)}"
+        )
+    return scores
+
+
+CRITERIA: Mapping[str, Criterion] = {
+    "l1": l1,
+    "l2": l2,
+    "update": update,
+    "random": random,
+    "taylor": taylor,
+    "norm_scale": norm_scale,
+}
 
 
 def make_criterion(name: str, field: str) -> Criterion:

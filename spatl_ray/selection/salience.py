@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
-from spatl_ray.parameters import Array, Bits, Space
+from spatl_ray.parameters import Array, ChannelGroup, Space
 
 Scores = npt.NDArray[np.float64]
+
+FLOOR = 0.1
+"""The least keep ratio that an agent or a global threshold gives a layer (Yu et al., SC22)."""
 
 
 def channel_norms(space: Space, vector: Array, order: int) -> Scores:
@@ -73,3 +77,25 @@ def layer_ratios(space: Space, keep: float, own: Mapping[str, float]) -> dict[st
     if faults:
         raise ConfigError(faults)
     return {name: own.get(name, keep) for name in names}
+
+
+def global_ratios(
+    groups: Sequence[ChannelGroup], scores: Scores, keep: float, floor: float = FLOOR
+) -> dict[str, float]:
+    """The share of each layer's channels among the highest scores of all layers.
+
+    Layers of different scale are comparable once a score is divided by its layer's root mean square.
+    No layer falls below the floor, so that somewhat more than `keep` may be kept.
+
+    Args:
+        groups: the layers.
+        scores: shape (channels of all groups,).
+        keep: share of all channels.
+        floor: the least share of a layer.
+    """
+    own = [slice(g.offset, g.offset + g.channels) for g in groups]
+    scaled = [scores[s] / (np.sqrt(np.mean(scores[s] ** 2)) + 1e-12) for s in own]
+    ordered = np.sort(np.concatenate(scaled))[::-1]
+    least = ordered[kept_channels(keep, len(ordered)) - 1]
+    shares = [float((each >= least).mean()) for each in scaled]
+    return {g.name: max(share, floor) for g, share in zip(groups, shares, strict=True)}

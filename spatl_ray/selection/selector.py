@@ -6,15 +6,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
+import numpy as np
+
+from spatl_ray.arrays import Bits
 from spatl_ray.config import Inference
 from spatl_ray.errors import ConfigError
-from spatl_ray.parameters import Arrays, Bits, Space
+from spatl_ray.parameters import Arrays, Space
 from spatl_ray.selection.budget import largest_within
 from spatl_ray.selection.candidate import Candidate
-from spatl_ray.selection.criteria import make_criterion
-from spatl_ray.selection.salience import keep_most_salient, layer_ratios
+from spatl_ray.selection.criteria import Criterion, make_criterion
+from spatl_ray.selection.pruning import Pruned, Pruner
+from spatl_ray.selection.salience import Scores, global_ratios, keep_most_salient, layer_ratios
 
-__all__ = ["Candidate", "FixedRatio", "Selection", "Selector"]
+__all__ = ["Candidate", "FixedRatio", "KeptForInference", "Selection", "Selector"]
 
 
 @dataclass(frozen=True, eq=False)
@@ -25,11 +29,17 @@ class Selection:
         travel: channels whose update is sent, shape (space.channels,).
         inference: channels kept for inference, or None if that is not asked.
         state: the selector's new arrays, which become part of the client's state.
+        inference_flops: of the network with the channels kept for inference, as a share of the dense one's.
+        reward: accuracy of that network on the client's validation sample, if it was measured.
+        evaluations: how many networks were scored for the decision.
     """
 
     travel: Bits
     inference: Bits | None = None
     state: Arrays = field(default_factory=dict)
+    inference_flops: float | None = None
+    reward: float | None = None
+    evaluations: int = 0
 
 
 class Selector(Protocol):
@@ -42,23 +52,75 @@ class Selector(Protocol):
         """Decide for one client; the same input gives the same decision."""
 
 
+def travelling(candidate: Candidate, scores: Scores, ratios: Mapping[str, float]) -> Bits:
+    """The highest scores of each layer, as far as their update fits the client's bytes.
+
+    If it does not, all ratios are scaled down by one factor, to not less than one channel a layer.
+
+    Raises:
+        ConfigError: too few bytes for one channel a layer.
+    """
+
+    def kept(factor: float) -> Bits:
+        scaled = {name: factor * ratio for name, ratio in ratios.items()}
+        return keep_most_salient(candidate.space, scores, scaled)
+
+    return largest_within(candidate, ratios, kept)
+
+
+class KeptForInference:
+    """What a fixed ratio, or a budget of FLOPs at equal ratios, keeps for inference.
+
+    Args:
+        inference: share, budget and salience.
+        pruner: of the network.
+        over_all: whether channels of all layers compete.
+
+    Raises:
+        ConfigError: a criterion that cannot be loaded.
+    """
+
+    def __init__(self, inference: Inference, pruner: Pruner, over_all: bool = False) -> None:
+        self.pruner = pruner
+        self._inference = inference
+        self._over_all = over_all
+        self._criterion: Criterion = make_criterion(
+            inference.criterion, "algorithm.inference.criterion"
+        )
+
+    def of(self, candidate: Candidate) -> Pruned:
+        """The channels that one client keeps."""
+        scores = self._criterion(candidate)
+        budgets = [self._inference.flops, candidate.budget_flops]
+        budget = min(b for b in (*budgets, 1.0) if b is not None)
+        if self._inference.flops is None:
+            kept = self._at(scores, self._inference.keep)
+            if self.pruner.flops_share(kept.bits) <= budget:
+                return kept
+        if self._over_all:
+            return self.pruner.threshold(scores, budget)
+        return self.pruner.within(scores, np.zeros(len(self.pruner.layers)), budget)
+
+    def _at(self, scores: Scores, keep: float) -> Pruned:
+        """What a share of the channels keeps."""
+        if self._over_all:
+            return self.pruner.over_all(scores, keep)
+        return self.pruner.kept(scores, np.full(len(self.pruner.layers), keep))
+
+
 class FixedRatio:
-    """Keep a fixed share of each layer's channels, the most salient ones, as far as they fit.
+    """Keep a fixed share of the channels, the most salient ones of each layer or of all layers together.
 
-    If the update of the shares would be more bytes than the client may send, all shares are scaled
-    down by one factor, to not less than one channel a layer.
-
-    What is kept for inference is `inference.keep` of each layer, or the client's share of the
-    dense encoder's FLOPs if that is less. A layer's FLOPs are in proportion to its own channels, and
-    fall further with those of the layer before; so the encoder then costs at most that share, up to
-    the rounding of channels, and not less than one a layer.
+    What is kept for inference is closed under coupling, and costs at most `inference.flops` and the
+    client's own budget of the dense network's FLOPs.
 
     Args:
         space: the shared parameters.
-        keep: share of each layer's channels that travels.
+        keep: share of each layer's channels that travels, or of all channels.
         keep_layers: own shares by layer name.
         criterion: salience of what travels: a name in CRITERIA, or a dotted one.
-        inference: share and salience of what is kept for inference, or None.
+        over_all: whether channels of all layers compete; each layer keeps at least the floor.
+        kept: what is kept for inference, or None.
 
     Raises:
         ConfigError: the encoder has no prunable layer, `keep_layers` names an unknown one, or a
@@ -71,49 +133,38 @@ class FixedRatio:
         keep: float,
         keep_layers: Mapping[str, float],
         criterion: str,
-        inference: Inference | None,
+        over_all: bool = False,
+        kept: KeptForInference | None = None,
     ) -> None:
         if not space.groups:
             raise ConfigError(
                 "algorithm.selection must be false for an encoder without convolution or linear "
                 "layers, got true"
             )
+        self._keep = keep
         self._ratios = layer_ratios(space, keep, keep_layers)
+        self._over_all = over_all
         self._criterion = make_criterion(criterion, "algorithm.criterion")
-        self._inference = inference
-        if inference is not None:
-            self._inference_criterion = make_criterion(
-                inference.criterion, "algorithm.inference.criterion"
-            )
+        self._kept = kept
 
     def start(self) -> Arrays:
         """Nothing: a fixed ratio learns nothing."""
         return {}
 
     def select(self, candidate: Candidate) -> Selection:
-        """The most salient channels of each layer.
+        """The most salient channels.
 
         Raises:
-            ConfigError: scores that cannot be ordered, or too few bytes for one channel a layer.
+            ConfigError: scores that cannot be ordered, too few bytes for one channel a layer, or too
+                few FLOPs for the floor of each.
         """
-        return Selection(self._travelling(candidate), self._kept_for_inference(candidate))
-
-    def _travelling(self, candidate: Candidate) -> Bits:
-        """What is sent."""
-        scores = self._criterion(candidate)
-
-        def kept(factor: float) -> Bits:
-            ratios = {name: factor * ratio for name, ratio in self._ratios.items()}
-            return keep_most_salient(candidate.space, scores, ratios)
-
-        return largest_within(candidate, self._ratios, kept)
-
-    def _kept_for_inference(self, candidate: Candidate) -> Bits | None:
-        """What is kept for inference, if that is asked."""
-        if self._inference is None:
-            return None
-        share = self._inference.keep
-        if candidate.budget_flops is not None:
-            share = min(share, candidate.budget_flops)
-        scores = self._inference_criterion(candidate)
-        return keep_most_salient(candidate.space, scores, dict.fromkeys(self._ratios, share))
+        scores, ratios = self._criterion(candidate), self._ratios
+        if self._over_all:
+            ratios = global_ratios(candidate.space.groups, scores, self._keep)
+        travel = travelling(candidate, scores, ratios)
+        if self._kept is None:
+            return Selection(travel)
+        pruned = self._kept.of(candidate)
+        return Selection(
+            travel, pruned.bits, inference_flops=self._kept.pruner.flops_share(pruned.bits)
+        )

@@ -13,9 +13,9 @@ from hypothesis import strategies as st
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
+from spatl_ray.arrays import Bits
 from spatl_ray.graphs.cost import Cost
 from spatl_ray.graphs.slim import slim
-from spatl_ray.parameters import Bits
 
 
 def counted(own: Traced, module: nn.Module) -> int:

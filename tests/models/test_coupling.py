@@ -13,9 +13,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from torch import Tensor, nn
 
+from spatl_ray.arrays import Bits
 from spatl_ray.models.flat import FlatModel
 from spatl_ray.models.split import ENCODER
-from spatl_ray.parameters import Bits, ModelVector, Space
+from spatl_ray.parameters import ModelVector, Space
 
 PRUNABLE = (nn.Conv2d, nn.Linear)
 NORM = (nn.BatchNorm2d, nn.GroupNorm, nn.LayerNorm)

@@ -16,16 +16,19 @@ from hypothesis import strategies as st
 from spatl_ray import config
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, DELTA, MODEL, ClientView, Setting
 from spatl_ray.algorithms.spatl import SELECTED, Spatl
+from spatl_ray.arrays import Bits
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
-from spatl_ray.parameters import Bits, ModelVector
+from spatl_ray.parameters import ModelVector
 from spatl_ray.selection.budget import largest_within, steps_of
 from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.salience import keep_most_salient, kept_channels
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import Update
 from spatl_ray.wire.codec import decode_update, encode
+
+pytestmark = pytest.mark.integration
 
 LENET = flatten(split_model("lenet"))
 SPACE = LENET.layout.shared

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy as np
 import pytest
 from candidates import candidate
 from flat_models import flatten, split_model
+from pruners import pruner_of
 
 from spatl_ray.config import Inference
 from spatl_ray.errors import ConfigError
@@ -16,7 +18,7 @@ from spatl_ray.parameters import ChannelGroup, ModelVector, make_space
 from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.criteria import CRITERIA, make_criterion
 from spatl_ray.selection.salience import Scores, channel_norms, keep_most_salient
-from spatl_ray.selection.selector import FixedRatio
+from spatl_ray.selection.selector import FixedRatio, KeptForInference
 
 FIELD = "algorithm.criterion"
 SPACE = make_space(
@@ -35,7 +37,9 @@ BY_HAND = {
     "l1": [7, 1, 2, 2, 4],
     "l2": [5, 1, 2**0.5, 2, 8**0.5],
     "update": [1, 10, 2, 0, 1],
+    "taylor": [11, 1, 2, 2, 4],
 }
+GRADIENT = np.array([1, -2, 1, 7, 0, 0, 0, 0, 0, 0, 1, -1, 5, 1, -1, 1, 1e9], dtype=np.float32)
 
 
 @pytest.fixture(autouse=True)
@@ -47,13 +51,51 @@ def by_hand() -> Candidate:
     """The tensors above, and a local parameter behind them that no criterion sees."""
     model = ModelVector(np.append(WEIGHTS, np.float32(1e9)), np.zeros(0))
     generator = np.random.default_rng(0)
-    return Candidate(0, 0, SPACE, model, UPDATE, {}, lambda vector: None, generator)
+    return Candidate(
+        client=0,
+        round=0,
+        space=SPACE,
+        model=model,
+        update=UPDATE,
+        state={},
+        validate=lambda vector, limit=None: None,
+        generator=generator,
+        gradient_of=lambda vector: GRADIENT,
+    )
 
 
 def test_the_built_in_ones_by_hand() -> None:
-    assert CRITERIA.keys() == BY_HAND.keys()
+    assert CRITERIA.keys() == {*BY_HAND, "random", "norm_scale"}
     for name, expected in BY_HAND.items():
         assert make_criterion(name, FIELD)(by_hand()) == pytest.approx(expected, rel=1e-15)
+
+
+def test_random_scores_are_those_of_the_decisions_generator() -> None:
+    first, again = (make_criterion("random", FIELD)(by_hand()) for _ in range(2))
+    assert np.array_equal(first, again)
+    assert np.array_equal(first, np.random.default_rng(0).random(5))
+
+
+def test_the_scale_of_the_norm_behind_a_layer() -> None:
+    own = candidate(flatten(split_model("resnet20", width=4)))
+    scale = np.arange(-2.0, 2.0, dtype=np.float32)
+    weights = own.weights.copy()
+    (first,) = (s for s in own.space.segments if s.name == "encoder.1.weight")
+    weights[first.span] = scale
+    vector = np.append(weights, own.model.parameters[len(weights) :])
+    changed = replace(own, model=ModelVector(vector, own.model.buffers))
+    assert make_criterion("norm_scale", FIELD)(changed)[:4].tolist() == [2, 1, 0, 1]
+
+
+def test_a_layer_without_a_norm_behind_it_has_no_scale() -> None:
+    with pytest.raises(ConfigError, match=r"norm behind every prunable layer, got none behind b"):
+        make_criterion("norm_scale", FIELD)(by_hand())
+
+
+def test_a_gradient_that_nobody_can_compute() -> None:
+    own = candidate(flatten(split_model("lenet")))
+    with pytest.raises(ConfigError, match="gradient_of must be given"):
+        make_criterion("taylor", FIELD)(own)
 
 
 @pytest.mark.parametrize("name", ["l1", "l2", "update"])
@@ -110,7 +152,8 @@ def own(name: str) -> Scores:
 def test_an_own_criterion_decides_what_travels_and_what_is_kept() -> None:
     model = flatten(split_model("lenet"))
     inference = Inference(keep=0.5, criterion="test_criteria:drawn")
-    selector = FixedRatio(model.layout.shared, 0.5, {}, "test_criteria:least_moved", inference)
+    kept = KeptForInference(inference, pruner_of(model))
+    selector = FixedRatio(model.layout.shared, 0.5, {}, "test_criteria:least_moved", kept=kept)
     selection = selector.select(candidate(model))
     ratios = {"encoder.0": 0.5, "encoder.3": 0.5}
     space = model.layout.shared
@@ -145,12 +188,12 @@ def test_scores_that_cannot_be_ordered_select_nothing(name: str, rule: str) -> N
 
 def test_a_criterion_that_does_not_exist() -> None:
     """Found when the selector is made: before any client trains."""
-    space = flatten(split_model("lenet")).layout.shared
+    model = flatten(split_model("lenet"))
     with pytest.raises(ConfigError, match=r"^algorithm.criterion must name .* 'test_criteria:no'"):
-        FixedRatio(space, 0.5, {}, "test_criteria:no", None)
+        FixedRatio(model.layout.shared, 0.5, {}, "test_criteria:no")
     text = r"^algorithm.inference.criterion must name .* got 'no_such_module:drawn'"
     with pytest.raises(ConfigError, match=text):
-        FixedRatio(space, 0.5, {}, "l2", Inference(criterion="no_such_module:drawn"))
+        KeptForInference(Inference(criterion="no_such_module:drawn"), pruner_of(model))
 
 
 def test_a_criterion_cannot_change_what_is_sent() -> None:

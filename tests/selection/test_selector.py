@@ -2,23 +2,32 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import numpy as np
 import pytest
 from candidates import candidate
 from flat_models import flatten, split_model
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from pruners import pruner_of
 
 from spatl_ray.config import Criterion, Inference
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
-from spatl_ray.selection.salience import channel_norms, keep_most_salient, kept_channels
-from spatl_ray.selection.selector import FixedRatio
+from spatl_ray.selection.salience import channel_norms, keep_most_salient
+from spatl_ray.selection.selector import FixedRatio, KeptForInference
 
 
-def selector(model: FlatModel, criterion: Criterion = "l2", **more: object) -> FixedRatio:
-    options = {"keep": 0.5, "keep_layers": {}, "inference": None, **more}
-    return FixedRatio(model.layout.shared, criterion=criterion, **options)
+def selector(
+    model: FlatModel,
+    criterion: Criterion = "l2",
+    inference: Inference | None = None,
+    keep: float = 0.5,
+    keep_layers: Mapping[str, float] | None = None,
+) -> FixedRatio:
+    kept = KeptForInference(inference, pruner_of(model)) if inference else None
+    return FixedRatio(model.layout.shared, keep, keep_layers or {}, criterion, kept=kept)
 
 
 @pytest.mark.parametrize("criterion", ["l1", "l2", "update"])
@@ -86,17 +95,26 @@ def test_an_unknown_layer() -> None:
 @given(st.floats(0.01, 1), st.floats(0.01, 2))
 @settings(deadline=None, max_examples=40)
 def test_a_budget_of_flops_bounds_what_is_kept(keep: float, budget: float) -> None:
+    """The share of the channels if that fits, else as many as fit at equal ratios."""
     model = flatten(split_model("lenet"))
     own = candidate(model, budget_flops=budget)
-    selection = selector(model, inference=Inference(keep=keep)).select(own)
-    assert selection.inference is not None
-    kept = {g.name: selection.inference[g.offset :][: g.channels].sum() for g in own.space.groups}
-    share = min(keep, budget)
-    assert kept == {g.name: kept_channels(share, g.channels) for g in own.space.groups}
-    # A layer's FLOPs are in proportion to channels in times channels out; 6 and 16 of them here.
-    first, second = kept["encoder.0"] / 6, kept["encoder.3"] / 16
-    assert first <= share + 0.5 / 6 or kept["encoder.0"] == 1
-    assert second * first <= share + 0.5 / 16 or kept["encoder.3"] == 1
+    free = selector(model, inference=Inference(keep=keep)).select(candidate(model))
+    assert free.inference is not None
+    assert free.inference_flops is not None
+    least = pruner_of(model).floor(np.zeros(own.space.channels))
+    if free.inference_flops > budget and budget < least:
+        with pytest.raises(ConfigError, match=r"^a budget of flops must be at least 0\.\d+ "):
+            selector(model, inference=Inference(keep=keep)).select(own)
+        return
+    bound = selector(model, inference=Inference(keep=keep)).select(own)
+    assert bound.inference is not None
+    assert bound.inference_flops is not None
+    assert bound.inference_flops <= max(budget, free.inference_flops)
+    if free.inference_flops <= budget:
+        assert np.array_equal(bound.inference, free.inference)
+    else:
+        assert bound.inference_flops <= budget
+        assert not (bound.inference & ~free.inference).any()
 
 
 def test_a_budget_of_flops_does_not_change_what_travels() -> None:

@@ -22,7 +22,7 @@ def candidate(model: FlatModel, seed: int = 0, **fields: Any) -> Candidate:
             "model": model.read(),
             "update": update,
             "state": {},
-            "validate": lambda vector: None,
+            "validate": lambda vector, limit=None: None,
             "generator": np.random.default_rng(0),
             **fields,
         }

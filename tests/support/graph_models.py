@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from spatl_ray import seeding
+from spatl_ray.arrays import Bits
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.graphs.coupling import Coupling, couple
 from spatl_ray.graphs.graph import Graph
@@ -22,7 +23,6 @@ from spatl_ray.graphs.trace import trace
 from spatl_ray.models.coupling import channel_groups
 from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import PREDICTOR, SplitModel
-from spatl_ray.parameters import Bits
 
 SHAPE = (1, 16, 16)
 CLASSES = 10

@@ -1,0 +1,85 @@
+"""A finished run, taken up again from its files: what each client would receive now."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import torch
+
+from spatl_ray.aggregation.masked import Weights
+from spatl_ray.algorithms.base import ClientView
+from spatl_ray.config import Experiment
+from spatl_ray.engine.aggregator import Aggregator
+from spatl_ray.engine.checks import fleet_of
+from spatl_ray.engine.messages import NEVER, Member
+from spatl_ray.engine.rounds import model_file, prepare, state_folder
+from spatl_ray.engine.server_file import load_server
+from spatl_ray.engine.worker import Worker
+from spatl_ray.errors import ConfigError, ResultsError
+from spatl_ray.results.reader import last_counted, read_run
+
+
+class FinishedRun:
+    """Server and clients after the last round of a run.
+
+    Args:
+        folder: the results folder.
+        run_id: of the run.
+
+    Raises:
+        SpatlError: there is no such run, it did not finish, its data are not those of the run, or files
+            are damaged.
+
+    Attributes:
+        experiment: its config.
+        worker: holds model, data and clients' states.
+        data: the federated data set.
+    """
+
+    def __init__(self, folder: Path, run_id: str) -> None:
+        row = read_run(folder, run_id)
+        if row["status"] != "finished":
+            raise ResultsError(f"run {run_id!r} must have finished, got status {row['status']!r}")
+        config = Experiment.model_validate_json(row["config"])
+        results = config.results.model_copy(update={"folder": str(folder)})
+        self.experiment = config.model_copy(update={"results": results})
+        if self.experiment.run_id != run_id:
+            raise ResultsError(
+                f"run {run_id!r} must still be of its config, got one that is {self.experiment.run_id!r} "
+                "now: a file that it names has changed"
+            )
+        self.data, blueprint = prepare(self.experiment)
+        if self.data.fingerprint != row["data_fingerprint"]:
+            raise ResultsError(f"the data of run {run_id!r} must be those that it used, got others")
+        device = torch.device("cpu")
+        spec = self.data.dataset.spec
+        self.worker = Worker(self.experiment, self.data, state_folder(self.experiment), device, "")
+        self._server = Aggregator(self.experiment, spec)
+        first, spaces = self._server.arrays(), blueprint.algorithm.spaces()
+        saved = load_server(model_file(self.experiment), first, spaces)
+        self._server.restore(saved, self.experiment.rounds)
+
+    def client(self, client: int) -> tuple[ClientView, bool]:
+        """What a client would see in a further round, and whether it ever trained.
+
+        Raises:
+            ConfigError: there is no such client.
+            StateError: its state is missing or damaged.
+        """
+        experiment = self.experiment
+        if not 0 <= client < experiment.clients:
+            raise ConfigError(f"--client must be in [0, {experiment.clients}), got {client}")
+        folder = Path(experiment.results.folder)
+        last = last_counted(folder, experiment.run_id, client)
+        fleet = fleet_of(experiment)
+        member = Member(
+            client,
+            weights=Weights(cohort=1.0, population=1.0),
+            last=NEVER if last is None else last,
+            device=None if fleet is None else fleet.device(client),
+        )
+        broadcast = self._server.broadcast(experiment.rounds, [client])
+        common = self.worker.decode(broadcast.common, experiment.rounds)
+        rate = experiment.training.lr
+        view, _ = self.worker.view(experiment.rounds, rate, member, common, broadcast)
+        return view, last is not None

@@ -1,0 +1,165 @@
+"""Pre-training of the selection agent: it prunes trained networks over and over.
+
+Everything that is drawn is keyed by the seed and the number of the update, so that a run that was
+broken off goes on as if it had not been.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from spatl_ray import seeding
+from spatl_ray.config import Pretraining
+from spatl_ray.data.dataset import digest
+from spatl_ray.data.datasets import load_dataset
+from spatl_ray.errors import ConfigError
+from spatl_ray.selection.agent import Agent, act, new_agent
+from spatl_ray.selection.checkpoint import Checkpoints
+from spatl_ray.selection.environment import PruningEnvironment
+from spatl_ray.selection.ppo import Learner, Step, episode, mirrored
+from spatl_ray.selection.scoring import slimmed_accuracy
+from spatl_ray.selection.subject import Subject, train_subject
+
+NETWORKS = {"seed", "data", "model", "others", "training", "samples", "held_out"}
+"""Options on which the trained networks depend."""
+
+Row = dict[str, float]
+Told = Callable[[str, int, int, Row], None]
+"""Called with a stage (`network` or `agent`), how much of it is done, of how much, and figures."""
+
+
+class Pretrainer:
+    """Trains networks, then an agent that prunes them; can be stopped and gone on with.
+
+    Args:
+        options: how.
+        folder: of checkpoints; those of the same options and data are gone on from.
+        told: of progress.
+
+    Raises:
+        ConfigError: too few samples.
+        StateError: checkpoints of other options or data, or damaged ones.
+
+    Attributes:
+        curve: a row an update: its network and budget, the accuracies of its episodes, of the agent's
+            own choice after it, and of equal ratios.
+        dense_accuracies: of the trained networks with all channels, on the held-out samples.
+    """
+
+    def __init__(self, options: Pretraining, folder: Path, told: Told) -> None:
+        self.options = options
+        self.told = told
+        self.dataset = load_dataset(options.data, options.seed)
+        needed, there = options.samples + options.held_out, len(self.dataset.train_y)
+        if needed > there:
+            raise ConfigError(
+                f"samples + held_out must be at most the {there} training samples of "
+                f"{self.dataset.name}, got {needed}"
+            )
+        # The network's outlives a change of how the agent learns.
+        network = options.model_dump_json(include=NETWORKS)
+        self.networks = Checkpoints(folder, digest(network, self.dataset.fingerprint))
+        whole = options.model_dump_json()
+        self.checkpoints = Checkpoints(folder, digest(whole, self.dataset.fingerprint))
+        self.curve: list[Row] = []
+
+    def run(self) -> Agent:
+        """Train both; what was done before is read."""
+        options = self.options
+
+        self.subjects = [self._subject(index) for index in range(len(options.models))]
+        self.dense_accuracies = [_dense_accuracy(subject) for subject in self.subjects]
+        agent = new_agent(options.seed)
+        learner = Learner(agent, False, options.learning_rate, options.prior)
+        self._restore(agent, learner)
+        for update in range(len(self.curve), options.updates):
+            self.curve.append(self._update(update, agent, learner))
+            done = update + 1
+            if done % options.checkpoint_every == 0 or done == options.updates:
+                self._save(agent, learner)
+            self.told("agent", done, options.updates, self.curve[-1])
+        return agent
+
+    def _subject(self, index: int) -> Subject:
+        """A trained network."""
+        before, count = index * self._epochs, len(self.options.models)
+
+        def epoch_done(done: int, epochs: int, loss: float) -> None:
+            self.told("network", before + done, count * epochs, {"loss": loss})
+
+        return train_subject(self.options, self.dataset, self.networks, epoch_done, index)
+
+    @property
+    def _epochs(self) -> int:
+        """Of each network."""
+        return self.options.training.epochs or 1
+
+    def _update(self, update: int, agent: Agent, learner: Learner) -> Row:
+        """Episodes of one network and budget on one sample, and what is learnt from them."""
+        generator = seeding.generator(self.options.seed, "pretraining episodes", update)
+        network = update % len(self.subjects)
+        environment = self._environment(self.subjects[network], generator)
+        steps: list[Step] = []
+        accuracies = []
+        for noise in islice(mirrored(environment, generator), self.options.episodes):
+            own, _ = episode(agent, environment, noise)
+            accuracies.append(sum(step.reward for step in own))
+            steps += own
+        for group in learner.optimizer.param_groups:
+            group["lr"] = self.options.learning_rate * (1 - update / self.options.updates)
+        learner.update(steps, environment.topology)
+        equal = environment.decide(lambda _: np.zeros(environment.layers))
+        own_choice = environment.decide(
+            lambda seen: act(agent, seen, environment.topology, None)[0]
+        )
+        return {
+            "update": update,
+            "network": network,
+            "budget": environment.budget,
+            "accuracy_mean": float(np.mean(accuracies)),
+            "accuracy_best": max(accuracies),
+            "accuracy_own": environment.score(own_choice),
+            "accuracy_equal_ratios": environment.score(equal),
+        }
+
+    def _environment(self, subject: Subject, generator: np.random.Generator) -> PruningEnvironment:
+        """One of a budget and a sample of the held-out data, both drawn."""
+        options = self.options
+        budget = generator.uniform(options.least_budget, options.most_budget)
+        rows = generator.choice(len(subject.y), options.reward_samples, replace=False)
+        sample = torch.from_numpy(np.sort(rows))
+        return PruningEnvironment(
+            pruner=subject.pruner,
+            features=subject.features,
+            scores=subject.scores,
+            weights=subject.weights,
+            accuracy=slimmed_accuracy(subject.pruner, subject.x[sample], subject.y[sample]),
+            budget=budget,
+            steps=options.steps,
+        )
+
+    def _restore(self, agent: Agent, learner: Learner) -> None:
+        saved = self.checkpoints.read("agent")
+        if saved is not None:
+            agent.load_state_dict(saved["agent"])
+            learner.optimizer.load_state_dict(saved["optimizer"])
+            self.curve = saved["curve"]
+
+    def _save(self, agent: Agent, learner: Learner) -> None:
+        self.checkpoints.write(
+            "agent",
+            agent=agent.state_dict(),
+            optimizer=learner.optimizer.state_dict(),
+            curve=self.curve,
+        )
+
+
+def _dense_accuracy(subject: Subject) -> float:
+    """Of a network with all channels."""
+    everything = subject.pruner.kept(subject.scores, np.ones(len(subject.pruner.layers)))
+    return slimmed_accuracy(subject.pruner, subject.x, subject.y)(everything)

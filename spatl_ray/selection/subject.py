@@ -1,0 +1,138 @@
+"""The trained network on which an agent learns."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from spatl_ray import seeding
+from spatl_ray.config import Pretraining
+from spatl_ray.data.dataset import Dataset
+from spatl_ray.graphs.coupling import Scores
+from spatl_ray.graphs.trace import trace
+from spatl_ray.models.coupling import channel_groups
+from spatl_ray.models.flat import FlatModel, make_layout
+from spatl_ray.models.split import PREDICTOR, build_model
+from spatl_ray.parameters import Array, ModelVector, Space
+from spatl_ray.selection.checkpoint import Checkpoints
+from spatl_ray.selection.features import Features
+from spatl_ray.selection.pruning import Pruner
+from spatl_ray.selection.salience import channel_norms
+from spatl_ray.training.local import LocalTask, Phase, Trainer
+from spatl_ray.training.schedule import learning_rate
+
+EpochDone = Callable[[int, int, float], None]
+"""Called with the number of epochs done, of all, and the last one's training loss."""
+
+
+@dataclass(frozen=True, eq=False)
+class Subject:
+    """A trained network, and samples that it was not trained on.
+
+    Attributes:
+        model: the network.
+        space: its shared parameters: those of the encoder.
+        start: its values before training.
+        end: its values after training.
+        trained: samples that it was trained on, and their labels.
+        pruner: of the network, which holds the trained values.
+        features: of the network.
+        scores: L2 norms of its channels' weights.
+        x: held-out samples, shape (n, *shape).
+        y: their labels, shape (n,).
+    """
+
+    model: FlatModel
+    space: Space
+    start: ModelVector
+    end: ModelVector
+    trained: tuple[Tensor, Tensor]
+    pruner: Pruner
+    features: Features
+    scores: Scores
+    x: Tensor
+    y: Tensor
+
+    @property
+    def weights(self) -> Array:
+        """Of its encoder, shape (space.size,)."""
+        return self.end.parameters[: self.space.size]
+
+
+def train_subject(
+    options: Pretraining,
+    dataset: Dataset,
+    checkpoints: Checkpoints,
+    done: EpochDone,
+    network: int = 0,
+) -> Subject:
+    """Train a network, or read it.
+
+    Args:
+        options: which networks, and how they are trained.
+        dataset: of whose training samples some train it and others are held out.
+        checkpoints: hold it after each epoch.
+        done: told of each epoch.
+        network: index of `options.models`.
+
+    Raises:
+        ModelError: a network that cannot be built or traced.
+        StateError: a checkpoint that is damaged or of other options.
+    """
+    split = build_model(options.models[network], dataset.spec, options.seed, torch.float32)
+    groups, member = channel_groups(split, dataset.spec, torch.float32)
+    layout = make_layout(split, groups, member, lambda part: part != PREDICTOR, "average")
+    model = FlatModel(split, layout, torch.device("cpu"))
+    rows = seeding.generator(options.seed, "pretraining rows").permutation(len(dataset.train_y))
+    last = options.samples + options.held_out
+    samples = _taken(dataset, rows[: options.samples])
+    start = model.read()
+    end = _trained(options, model, *samples, checkpoints, done, f"network-{network}")
+    model.load(end)
+    pruner = Pruner(trace(split, dataset.spec, groups))
+    scores = channel_norms(layout.shared, end.parameters[: layout.shared.size], 2)
+    features = Features(pruner, layout.shared)
+    held_out = _taken(dataset, rows[options.samples : last])
+    return Subject(model, layout.shared, start, end, samples, pruner, features, scores, *held_out)
+
+
+def _trained(
+    options: Pretraining,
+    model: FlatModel,
+    x: Tensor,
+    y: Tensor,
+    checkpoints: Checkpoints,
+    done: EpochDone,
+    name: str,
+) -> ModelVector:
+    """The network after all epochs; the first ones may have been done before."""
+    trainer, epochs = Trainer(model, options.training), options.training.epochs or 1
+    vector, first = model.read(), 0
+    saved = checkpoints.read(name)
+    if saved is not None:
+        vector = ModelVector(saved["parameters"].numpy(), saved["buffers"].numpy())
+        first = saved["epochs"]
+    for epoch in range(first, epochs):
+        rate = learning_rate(options.training, epoch, epochs)
+        key = (options.seed, "pretraining network", epoch)
+        with seeding.torch_seeded(*key):
+            task = LocalTask(vector, phases=(Phase(epochs=1),))
+            result = trainer.run(task, x, y, rate, seeding.generator(*key))
+        vector = result.end
+        checkpoints.write(
+            name,
+            parameters=torch.from_numpy(vector.parameters),
+            buffers=torch.from_numpy(vector.buffers),
+            epochs=epoch + 1,
+        )
+        done(epoch + 1, epochs, result.loss)
+    return vector
+
+
+def _taken(dataset: Dataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+    """Some training samples and their labels."""
+    return torch.from_numpy(dataset.train_x[rows]), torch.from_numpy(dataset.train_y[rows])

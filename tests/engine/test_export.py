@@ -1,0 +1,232 @@
+"""`spatl export`: the smaller network is the client's, its report is true, and bad input leaves nothing."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from safetensors.torch import load_file
+from small_runs import small
+from torch.utils.flop_counter import FlopCounterMode
+
+from spatl_ray import Dataset, run
+from spatl_ray.callbacks import Callback
+from spatl_ray.cli import main
+from spatl_ray.config import Experiment
+from spatl_ray.engine.export import export_client
+from spatl_ray.engine.finished import FinishedRun
+from spatl_ray.errors import ConfigError, ResultsError, StateError
+from spatl_ray.parameters import ModelVector
+
+pytestmark = pytest.mark.integration
+
+MODEL = {"name": "resnet20", "options": {"width": 4}}
+AGENT = {"name": "spatl", "agent": {"episodes": 2, "participations": 1, "budget": 0.5}}
+
+
+def ran(folder: Path, algorithm: Any = AGENT, **fields: Any) -> Experiment:
+    """One round of three clients."""
+    fields = {"rounds": 1, "clients": 3, "model": MODEL, **fields}
+    experiment = small(folder, algorithm, **fields)
+    run(experiment)
+    return experiment
+
+
+@pytest.fixture(scope="module")
+def agent_run(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
+    return ran(tmp_path_factory.mktemp("agent"))
+
+
+def exported(experiment: Experiment, out: Path, client: int = 1, **options: Any) -> dict[str, Any]:
+    """The report."""
+    folder = Path(experiment.results.folder)
+    export_client(folder, experiment.run_id, client, out, repeats=1, **options)
+    found: dict[str, Any] = json.loads((out / "report.json").read_text(encoding="utf-8"))
+    return found
+
+
+def masked_outputs(experiment: Experiment, bits: np.ndarray, x: torch.Tensor) -> torch.Tensor:
+    """What client 1's whole network gives with the parameters of removed channels set to 0."""
+    finished = FinishedRun(Path(experiment.results.folder), experiment.run_id)
+    view, _ = finished.client(1)
+    blueprint = finished.worker.blueprint
+    whole = blueprint.algorithm.personal_model(view.received, view.state)
+    kept = blueprint.algorithm.layout.parameters.expand(bits)
+    blueprint.model.load(ModelVector(whole.parameters * kept, whole.buffers))
+    blueprint.model.evaluate()
+    with torch.no_grad():
+        return blueprint.model.module(x)
+
+
+def test_the_program_is_the_clients_masked_network(agent_run: Experiment, tmp_path: Path) -> None:
+    report = exported(agent_run, tmp_path / "out")
+    finished = FinishedRun(Path(agent_run.results.folder), agent_run.run_id)
+    view, _ = finished.client(1)
+    algorithm = finished.worker.algorithm
+    selection = algorithm.inference(view, algorithm.personal_model(view.received, view.state))
+    assert selection is not None
+    assert selection.inference is not None
+    assert not selection.inference.all()
+    program = torch.export.load(tmp_path / "out/model.pt2")
+    for split in ("train", "test"):
+        x, y = finished.worker.population.samples(1, split)
+        with torch.no_grad():
+            found = program.module()(x)
+        masked = masked_outputs(agent_run, selection.inference, x)
+        assert torch.allclose(found, masked, rtol=0, atol=1e-5 * max(1, masked.abs().max()))
+    dense, slim = report["networks"]
+    correct = (found.argmax(dim=1) == y).double().mean()
+    assert slim["local_test_accuracy"] == pytest.approx(float(correct))
+    assert report["has_trained"]
+    assert report["largest_difference_to_masked"] <= 1e-5
+    assert slim["flops"] <= 0.5 * dense["flops"]
+
+
+def test_costs_are_those_that_torch_counts(agent_run: Experiment, tmp_path: Path) -> None:
+    report = exported(agent_run, tmp_path / "out")
+    program = torch.export.load(tmp_path / "out/model.pt2").module()
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        program(torch.zeros(1, 1, 8, 8))
+    slim = report["networks"][1]
+    assert slim["flops"] == counter.get_total_flops()
+    assert slim["parameters"] == sum(p.numel() for p in program.parameters())
+    assert set(slim["latency_seconds"]) == {"1", "64"}
+    assert min(slim["latency_seconds"].values()) > 0
+
+
+def test_the_state_dict_is_the_programs(agent_run: Experiment, tmp_path: Path) -> None:
+    exported(agent_run, tmp_path / "out", epochs=1)
+    state = load_file(tmp_path / "out/model.safetensors")
+    program = torch.export.load(tmp_path / "out/model.pt2")
+    assert state.keys() == program.state_dict.keys()
+    assert all(torch.equal(value, program.state_dict[name]) for name, value in state.items())
+
+
+def test_fine_tuning_trains_the_smaller_network(agent_run: Experiment, tmp_path: Path) -> None:
+    first = exported(agent_run, tmp_path / "first", epochs=12)
+    second = exported(agent_run, tmp_path / "second", epochs=12)
+    without = exported(agent_run, tmp_path / "without")
+    _, slim, tuned = first["networks"]
+    assert tuned["flops"] == slim["flops"]
+    assert tuned["local_test_accuracy"] > slim["local_test_accuracy"]
+    assert without["networks"][1]["local_test_accuracy"] == slim["local_test_accuracy"]
+    one, same, other = (
+        load_file(tmp_path / name / "model.safetensors") for name in ("first", "second", "without")
+    )
+    assert all(torch.equal(value, same[name]) for name, value in one.items())
+    assert any(not torch.equal(value, other[name]) for name, value in one.items())
+    assert second["networks"][2]["local_test_accuracy"] == tuned["local_test_accuracy"]
+
+
+def test_a_clients_budget_of_flops_is_obeyed(tmp_path: Path) -> None:
+    algorithm = {"name": "spatl", "inference": {"keep": 0.9}}
+    devices = {"budget_flops": {"name": "between", "low": 0.3, "high": 0.6}}
+    experiment = ran(tmp_path, algorithm, devices=devices)
+    shares = []
+    for client in range(3):
+        dense, slim = exported(experiment, tmp_path / f"out{client}", client)["networks"]
+        shares.append(slim["flops"] / dense["flops"])
+    assert max(shares) <= 0.6
+    assert len(set(shares)) > 1
+
+
+def test_a_client_that_never_trained_is_said_to(tmp_path: Path) -> None:
+    algorithm = {"name": "spatl", "inference": {"keep": 0.5}}
+    experiment = ran(tmp_path, algorithm, sample_ratio=0.34)
+    trained = [exported(experiment, tmp_path / f"out{c}", c)["has_trained"] for c in range(3)]
+    assert sorted(trained) == [False, False, True]
+
+
+def test_the_command_prints_a_table(
+    agent_run: Experiment, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    folder = str(tmp_path / "out")
+    where = ["--folder", agent_run.results.folder, "--out", folder]
+    arguments = ["export", agent_run.run_id, "--client", "0", "--repeats", "1", *where]
+    assert main(arguments) == 0
+    out = capsys.readouterr().out
+    assert [line.split()[0] for line in out.splitlines()[1:3]] == ["dense", "slim"]
+    assert f"are in {folder}" in out
+    assert main(arguments) == 2
+    assert "--out must be a folder that is not there yet" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"client": 3}, r"--client must be in \[0, 3\), got 3"),
+        ({"client": -1}, r"--client must be in \[0, 3\), got -1"),
+        ({"epochs": -1}, "--epochs must be at least 0, got -1"),
+        ({"repeats": 0}, "--repeats must be at least 1, got 0"),
+    ],
+)
+def test_numbers_out_of_range_are_refused(
+    agent_run: Experiment, tmp_path: Path, options: dict[str, int], message: str
+) -> None:
+    folder, out = Path(agent_run.results.folder), tmp_path / "out"
+    with pytest.raises(ConfigError, match=message):
+        export_client(folder, agent_run.run_id, **{"client": 0, "out": out, **options})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_run_is_refused(agent_run: Experiment, tmp_path: Path) -> None:
+    folder = Path(agent_run.results.folder)
+    message = f"RUN must be a run in .*, got 'nix'; there are: {agent_run.run_id}"
+    with pytest.raises(ResultsError, match=message):
+        export_client(folder, "nix", 0, tmp_path / "out")
+    with pytest.raises(ResultsError, match="there are: none"):
+        export_client(tmp_path, "nix", 0, tmp_path / "out")
+
+
+@pytest.mark.parametrize("algorithm", ["fedavg", {"name": "spatl"}])
+def test_a_run_that_removes_nothing_is_refused(tmp_path: Path, algorithm: Any) -> None:
+    experiment = ran(tmp_path, algorithm)
+    with pytest.raises(
+        ConfigError, match=r"algorithm\.agent or algorithm\.inference must be given"
+    ):
+        exported(experiment, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+class Stop(Callback):
+    def round_ended(self, row: object) -> None:
+        raise KeyboardInterrupt
+
+
+def test_a_run_that_did_not_finish_is_refused(tmp_path: Path) -> None:
+    experiment = small(tmp_path, AGENT, model=MODEL, clients=3)
+    run(experiment, callbacks=(Stop(),))
+    with pytest.raises(ResultsError, match="must have finished, got status 'interrupted'"):
+        exported(experiment, tmp_path / "out")
+
+
+def test_data_in_memory_are_not_to_be_had_again(tmp_path: Path) -> None:
+    generator = np.random.default_rng(0)
+    x, y = generator.normal(size=(90, 1, 8, 8)), np.arange(90) % 3
+    dataset = Dataset.from_arrays("mine", x, y, x[:30], y[:30])
+    algorithm = {"name": "spatl", "inference": {"keep": 0.5}}
+    experiment = small(tmp_path, algorithm, model=MODEL, clients=3, rounds=1)
+    summary = run(experiment, dataset=dataset)
+    with pytest.raises(ConfigError, match="arrays in memory"):
+        export_client(tmp_path, summary.run_id, 0, tmp_path / "out")
+
+
+@pytest.mark.parametrize("size", [0, 100, -1])
+def test_a_damaged_model_is_named(tmp_path: Path, size: int) -> None:
+    experiment = ran(tmp_path, {"name": "spatl", "inference": {"keep": 0.5}})
+    (path,) = tmp_path.glob("models/*/server.safetensors")
+    path.write_bytes(path.read_bytes()[:size])
+    with pytest.raises(
+        StateError, match=r"server\.safetensors must be the model of a finished run"
+    ):
+        exported(experiment, tmp_path / "out")
+    path.unlink()
+    with pytest.raises(
+        StateError, match=r"server\.safetensors must be the model of a finished run"
+    ):
+        exported(experiment, tmp_path / "out")
+    assert not (tmp_path / "out").exists()

@@ -1,0 +1,173 @@
+"""Pre-training: reproduced from a seed, gone on with as if never stopped, and refused where it cannot be."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+import torch
+
+from spatl_ray.cli import main
+from spatl_ray.config import Pretraining
+from spatl_ray.errors import ConfigError, StateError
+from spatl_ray.selection.agent import SHIPPED, Agent, load_agent, provenance
+from spatl_ray.selection.pretrain import Pretrainer, Row
+from spatl_ray.selection.pretraining_run import pretraining_from
+
+pytestmark = pytest.mark.integration
+
+SMALL = [
+    "data=digits", "model=resnet20", "model.options.width=2", "samples=200", "held_out=100",
+    "reward_samples=32", "updates=4", "episodes=2", "checkpoint_every=1",
+    "training={epochs: 2, lr: 0.05}", "others=[]",
+]  # fmt: skip
+
+
+def options(*more: str) -> Pretraining:
+    return pretraining_from([*SMALL, *more])
+
+
+def quiet(*_: Any) -> None:
+    """Takes progress and says nothing."""
+
+
+def same(one: Agent, other: Agent) -> bool:
+    pairs = zip(one.state_dict().values(), other.state_dict().values(), strict=True)
+    return all(torch.equal(a, b) for a, b in pairs)
+
+
+def test_the_same_seed_gives_the_same_agent(tmp_path: Path) -> None:
+    first, again = (Pretrainer(options(), tmp_path / n, quiet) for n in ("first", "again"))
+    agent, other = first.run(), Pretrainer(options("seed=1"), tmp_path / "other", quiet).run()
+    assert same(agent, again.run())
+    assert first.curve == again.curve
+    assert not same(agent, other)
+
+
+class StoppedError(Exception):
+    """In the middle of a pre-training."""
+
+
+@pytest.mark.parametrize(("stage", "at"), [("network", 1), ("agent", 1), ("agent", 3)])
+def test_going_on_equals_never_having_stopped(tmp_path: Path, stage: str, at: int) -> None:
+    def stops(now: str, done: int, of: int, row: Row) -> None:
+        if (now, done) == (stage, at):
+            raise StoppedError
+
+    straight = Pretrainer(options(), tmp_path / "straight", quiet)
+    agent = straight.run()
+    with pytest.raises(StoppedError):
+        Pretrainer(options(), tmp_path / "broken", stops).run()
+    told = []
+    second = Pretrainer(options(), tmp_path / "broken", lambda *what: told.append(what[:2]))
+    assert same(agent, second.run())
+    assert second.curve == straight.curve
+    everything = [("network", 1), ("network", 2), *(("agent", n) for n in range(1, 5))]
+    assert told == everything[everything.index((stage, at)) + 1 :]
+
+
+def test_networks_take_turns(tmp_path: Path) -> None:
+    told: list[tuple[Any, ...]] = []
+    both = options("others=[{name: mlp}]", "updates=3")
+    trainer = Pretrainer(both, tmp_path, lambda *what: told.append(what[:3]))
+    trainer.run()
+    assert [row["network"] for row in trainer.curve] == [0, 1, 0]
+    assert [len(subject.pruner.layers) for subject in trainer.subjects] == [19, 2]
+    assert len(set(trainer.dense_accuracies)) == 2
+    assert told[:4] == [("network", n, 4) for n in range(1, 5)]
+
+
+def test_the_networks_checkpoint_outlives_a_change_of_the_agents_options(tmp_path: Path) -> None:
+    Pretrainer(options(), tmp_path, quiet).run()
+    (tmp_path / "agent.pt").unlink()
+    told = []
+    Pretrainer(options("updates=1"), tmp_path, lambda *what: told.append(what[0])).run()
+    assert told == ["agent"]
+
+
+@pytest.mark.parametrize("change", ["updates=5", "seed=1", "samples=210", "model.options.width=3"])
+def test_checkpoints_of_other_options_are_refused(tmp_path: Path, change: str) -> None:
+    Pretrainer(options(), tmp_path, quiet).run()
+    with pytest.raises(StateError, match=r"\.pt must be of these options and this data"):
+        Pretrainer(options(change), tmp_path, quiet).run()
+
+
+@pytest.mark.parametrize("name", ["network-0", "agent"])
+def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
+    Pretrainer(options(), tmp_path, quiet).run()
+    path = tmp_path / f"{name}.pt"
+    path.write_bytes(path.read_bytes()[:-200])
+    with pytest.raises(StateError, match=rf"{name}\.pt must be a whole checkpoint"):
+        Pretrainer(options(), tmp_path, quiet).run()
+
+
+def test_the_command_writes_agent_curve_and_picture(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = tmp_path / "new" / "own.safetensors"
+    assert main(["pretrain-agent", *SMALL, "--out", str(out)]) == 0
+    printed = capsys.readouterr().out
+    assert f"agent: {out}" in printed
+    made = provenance(str(out))
+    load_agent(str(out))
+    assert made["data"] == "digits"
+    assert str(made["command"]).startswith("spatl pretrain-agent ")
+    curve = pd.read_parquet(out.with_suffix(".parquet"))
+    assert curve["update"].tolist() == [0, 1, 2, 3]
+    assert curve["accuracy_own"].between(0, 1).all()
+    assert made["accuracy_own"] == pytest.approx(curve["accuracy_own"].mean())
+    assert out.with_suffix(".png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_the_provenances_command_is_the_one(tmp_path: Path) -> None:
+    """What the file says made it gives the same options."""
+    out = tmp_path / "own.safetensors"
+    assert main(["pretrain-agent", *SMALL, "--out", str(out)]) == 0
+    made = provenance(str(out))
+    assert Pretraining.model_validate(made["options"]) == options()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--out", "agent.pt"], "--out must end in .safetensors, got 'agent.pt'"),
+        (["least_budget=0.9", "most_budget=0.5"], "least_budget must be at most most_budget 0.5"),
+        (
+            ["samples=1800"],
+            "samples + held_out must be at most the 1438 training samples of digits",
+        ),
+        (["reward_samples=101"], "reward_samples must be at most held_out 100, got 101"),
+        (["training={steps: 3}"], "training must give epochs"),
+        (["updates=0"], "updates: Input should be greater than or equal to 1, got 0"),
+        (["model=nix"], "model.name must be one of"),
+        (["update=3"], "update"),
+    ],
+)
+def test_bad_input_is_named(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    arguments: list[str],
+    message: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert main(["pretrain-agent", *SMALL, *arguments]) == 2
+    error = capsys.readouterr().err
+    assert message in error
+    assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_shipped_agent_tells_how_it_was_made() -> None:
+    made = provenance(SHIPPED)
+    assert made["command"] == "spatl pretrain-agent "
+    assert Pretraining.model_validate(made["options"]) == Pretraining()
+    assert made["data"] == "fashion_mnist"
+    assert float(made["accuracy_own"]) > float(made["accuracy_equal_ratios"])  # type: ignore[arg-type]
+
+
+def test_an_unknown_option_is_refused() -> None:
+    with pytest.raises(ConfigError, match="nix"):
+        options("nix=1")
