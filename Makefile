@@ -1,5 +1,5 @@
 # make demo     install, run SPATL and FedAvg on real data, compare them
-# make test     check, then all tests
+# make test     check, then quick, integration and Ray tests
 # make check    style, types, import layers
 # make bench    the measured figures
 # make clean    remove the environment, caches and the demo's results
@@ -34,7 +34,8 @@ check: $(STAMP)
 	$(BIN)/lint-imports
 
 test: check
-	$(BIN)/python -m pytest -n 2 -m "not ray and not slow"
+	$(BIN)/python -m pytest -n 2 -m "not integration and not ray and not slow"
+	$(BIN)/python -m pytest -n 2 -m "integration and not ray and not slow"
 	$(BIN)/python -m pytest -m "ray and not slow"
 
 bench: $(STAMP)

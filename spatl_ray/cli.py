@@ -6,12 +6,15 @@ import argparse
 import inspect
 import os
 import re
+import signal
 import sys
+import threading
 import traceback
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from itertools import chain, count
 from pathlib import Path
+from typing import Any
 
 import yaml
 from pydantic import BaseModel
@@ -24,6 +27,14 @@ from spatl_ray.fields import OWN, kinds
 
 OK, FAILED, INTERRUPTED = 0, 2, 130
 """Exit statuses; 130 is what a shell gives for Ctrl-C."""
+HANGUP: int | None = getattr(signal, "SIGHUP", None)
+"""What a closed terminal sends; Windows has none."""
+SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
+"""What ends a command, with exit status 128 and its number: 130, 143, 129.
+
+Without it, what a batch system, `kill` or a closed terminal stops would be "running" for ever in
+table `runs`.
+"""
 
 # Written down, not read from the loaders and networks: those bring torch, which takes seconds.
 DATA_SETS = {
@@ -63,19 +74,65 @@ def main(argv: Sequence[str] | None = None) -> int:
         argv: the arguments, or None for those of the process.
     """
     arguments = _parsed(argv)
+    termination = _Termination()
     try:
-        status: int = arguments.command(arguments)
-        return status
+        with termination:
+            status: int = arguments.command(arguments)
+        return termination.status if status == INTERRUPTED else status
     except SpatlError as error:
         _say(error, with_traceback=arguments.traceback)
         return FAILED
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
-        return INTERRUPTED
+        return termination.status
     except BrokenPipeError:
         # The reader, such as `head`, has seen enough; the interpreter's last flush must not complain.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return OK
+
+
+class _Termination:
+    """While entered, the first signal of `SIGNALS` ends the command as Ctrl-C does.
+
+    After it all of them are ignored, also when left: the process is ending, and another Ctrl-C must
+    not cut short how the results are closed. `status` is the exit status that says which one it was.
+    """
+
+    def __init__(self) -> None:
+        self.status = INTERRUPTED
+        self._came = False
+        self._before: dict[int, Any] = {}
+        # Asked now: a terminal that was closed no longer says that it is one.
+        self._terminals = [each for each in (sys.stdout, sys.stderr) if each and each.isatty()]
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is not threading.main_thread():  # others may not set handlers
+            return
+        for number in SIGNALS:
+            handler = signal.getsignal(number)
+            if handler not in (signal.SIG_IGN, None):  # nohup and a shell's "&" ignore some
+                self._before[number] = handler
+                signal.signal(number, self._stop)
+
+    def __exit__(self, *_: object) -> None:
+        for number, handler in self._before.items():
+            if not self._came:
+                signal.signal(number, handler)
+
+    def _stop(self, number: int, _: object) -> None:
+        if self._came:  # One more, before all were ignored.
+            return
+        self._came, self.status = True, 128 + number
+        for each in self._before:
+            signal.signal(each, signal.SIG_IGN)
+        if number == HANGUP:
+            self._leave_terminals()
+        raise KeyboardInterrupt
+
+    def _leave_terminals(self) -> None:
+        """Writing to a closed terminal fails; what ends a run still says so."""
+        for terminal in self._terminals:
+            os.dup2(os.open(os.devnull, os.O_WRONLY), terminal.fileno())
 
 
 def _parsed(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -102,12 +159,14 @@ def _say(error: SpatlError, with_traceback: bool) -> None:
 def _run(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.source, arguments.overrides)
     _find_own_modules()
-    # Here, not at the top: they bring torch, and `spatl list` is to answer at once.
-    from spatl_ray.engine.rounds import run
+    # Here, not at the top: `spatl list` is to answer at once.
     from spatl_ray.progress import Progress
 
     progress = Progress()
     try:
+        progress.preparing("importing torch")
+        from spatl_ray.engine.rounds import run
+
         summary = run(experiment, callbacks=(progress,))
     finally:
         progress.close()
@@ -130,10 +189,13 @@ def _validate(arguments: argparse.Namespace) -> int:
 
     prepare(experiment)
     print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), end="")
-    cohort, rounds = experiment.cohort_size, experiment.rounds
+    cohort, asked, rounds = experiment.cohort_size, experiment.asked_size, experiment.rounds
+    more = f", of {asked} that are asked" if asked > cohort else ""
     print(f"# run id: {experiment.run_id}")
-    print(f"# cohort: {cohort} of {experiment.clients} clients a round")
-    print(f"# cost: {rounds} rounds, {rounds * cohort} client rounds of {_length(experiment)}")
+    print(f"# cohort: {cohort} of {experiment.clients} clients a round{more}")
+    most = "" if experiment.availability.name == "always" else "at most "
+    trained = f"{most}{rounds * asked} client rounds of {_length(experiment)}"
+    print(f"# cost: {rounds} rounds, {trained}")
     return OK
 
 
@@ -149,24 +211,55 @@ def _partition(arguments: argparse.Namespace) -> int:
     _find_own_modules()
     from spatl_ray.data.datasets import load_dataset
     from spatl_ray.data.federated import federate
-    from spatl_ray.data.heterogeneity import held_counts
+    from spatl_ray.data.heterogeneity import held_counts, noise_stds
     from spatl_ray.data.picture import check_picture, save_picture
     from spatl_ray.data.report import FEW, figures_text, holdings_text, partition_text
 
     if not arguments.no_picture:
         check_picture(arguments.picture or Path("partition.png"))
     dataset = load_dataset(experiment.data, experiment.seed)
-    counts = held_counts(federate(dataset, experiment))
+    data = federate(dataset, experiment)
+    counts, noise = held_counts(data), noise_stds(data)
     title = f"{dataset.name}, {partition_text(experiment.partition)}"
     clients, held = f"{len(counts):,} clients", f"{counts.sum():,} of {len(dataset.train_y):,}"
     print(f"{title}, seed {experiment.seed}: {clients}, {held} training samples\n")
-    print(figures_text(counts))
+    print(figures_text(counts, noise))
+    if data.transform is not None and noise is None:
+        print("features differ, too: the partition changes what each client sees; not shown")
     if len(counts) <= FEW:
         print(f"\n{holdings_text(counts)}")
     if not arguments.no_picture:
         path = arguments.picture or _free_name(dataset.name, experiment)
-        save_picture(counts, title, path)
+        save_picture(counts, title, path, noise)
         print(f"\npicture: {path}")
+    return OK
+
+
+def _export(arguments: argparse.Namespace) -> int:
+    _find_own_modules()
+    from spatl_ray.engine.export import export_client, report_text
+
+    run_id, client, folder = arguments.run_id, arguments.client, arguments.folder.absolute()
+    out = arguments.out or folder / "exports" / f"{run_id}-client-{client}"
+    rows = export_client(folder, run_id, client, out, arguments.epochs, arguments.repeats)
+    print(f"{report_text(rows)}\n\nmodel.pt2, model.safetensors and report.json are in {out}")
+    return OK
+
+
+def _pretrain_agent(arguments: argparse.Namespace) -> int:
+    _find_own_modules()
+    from spatl_ray.progress import StageProgress
+
+    with StageProgress() as progress:
+        progress.told("importing torch", 0, 0, {})
+        from spatl_ray.selection.pretraining_run import pretrain, pretraining_from
+
+        made = pretrain(pretraining_from(arguments.overrides), arguments.out, progress.told)
+    reached = {name: made[name] for name in made if str(name).startswith("accuracy")}
+    print(f"agent: {arguments.out}")
+    for name, value in reached.items():
+        print(f"  {name.replace('_', ' '):<24} {value:.3f}")
+    print(f"learning curve: {arguments.out.with_suffix('.parquet')}, .png")
     return OK
 
 
@@ -241,10 +334,44 @@ def _parser() -> argparse.ArgumentParser:
         "partition-DATASET-PARTITION-CLIENTS.png here, numbered if that is taken",
     )
     choice.add_argument("--no-picture", action="store_true", help="print the figures only")
+    pretraining = argparse.ArgumentParser(add_help=False, parents=[common])
+    pretraining.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. seed=1, updates=300, data=digits"
+    )
+    pretraining.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("agent.safetensors"),
+        help="of the agent; checkpoints and learning curve lie beside it, and what they hold is gone on from",
+    )
+    exported = argparse.ArgumentParser(add_help=False, parents=[common])
+    exported.add_argument(
+        "run_id", metavar="RUN", help="name of a finished run, as `spatl run` told it"
+    )
+    exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
+    exported.add_argument(
+        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
+    )
+    exported.add_argument(
+        "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
+    )
+    exported.add_argument(
+        "--epochs",
+        metavar="N",
+        type=int,
+        default=0,
+        help="of fine-tuning on the client's own samples",
+    )
+    exported.add_argument(
+        "--repeats", metavar="N", type=int, default=50, help="forward passes behind each latency"
+    )
     for name, command, parent, text in (
         ("run", _run, named, "run an experiment"),
         ("validate", _validate, named, "check an experiment and show all of it"),
         ("partition", _partition, picture, "show who holds which samples"),
+        ("export", _export, exported, "write a client's smaller model, with a report"),
+        ("pretrain-agent", _pretrain_agent, pretraining, "pre-train a selection agent"),
         ("list", _list, common, "show what an experiment can name: algorithms, data sets, presets"),
     ):
         added = commands.add_parser(name, parents=[parent], help=text, description=text)

@@ -16,8 +16,11 @@ Override = tuple[tuple[str, ...], Any]
 NAMED = tuple(name for name, field in Experiment.model_fields.items() if is_named(field))
 """The sections that are chosen by name: `algorithm=fedavg` stands for `algorithm.name=fedavg`."""
 
-ARGUMENTS = frozenset({"options", "predictor"})
-"""Keys that are made for one name, so that another name never takes them over."""
+ARGUMENTS = frozenset({"options", "predictor", "partition.min_size"})
+"""Keys that are made for one name, so that another name never takes them over.
+
+A key of one section only is written section.key.
+"""
 
 
 def with_names(raw: Mapping[Any, Any]) -> Tree:
@@ -91,7 +94,8 @@ def _rename(tree: Tree, key: str, name: Any) -> None:
         return
     kind = section(Experiment.model_fields[key], {"name": name})
     if kind is not None:
-        tree[key] = {k: v for k, v in old.items() if k in kind.model_fields and k not in ARGUMENTS}
+        fields = [name for name in kind.model_fields if not ARGUMENTS & {name, f"{key}.{name}"}]
+        tree[key] = {k: v for k, v in old.items() if k in fields}
 
 
 def _set(tree: Tree, path: tuple[str, ...], value: Any) -> None:

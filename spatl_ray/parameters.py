@@ -13,9 +13,10 @@ from functools import cached_property
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Bits
+
 Array = npt.NDArray[np.floating]
 Arrays = Mapping[str, Array]
-Bits = npt.NDArray[np.bool_]
 
 
 @dataclass(frozen=True)

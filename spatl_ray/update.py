@@ -9,8 +9,9 @@ from enum import IntEnum
 import ml_dtypes
 import numpy as np
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import WireError
-from spatl_ray.parameters import Array, Arrays, Bits, Space
+from spatl_ray.parameters import Array, Arrays, Space
 
 VALUE_TYPES: Mapping[str, np.dtype[np.generic]] = {
     "float32": np.dtype(np.float32),

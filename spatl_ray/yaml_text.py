@@ -66,6 +66,8 @@ def _twice(node: yaml.Node, path: str, source: str) -> Iterator[str]:
 def _place(error: Exception) -> str:
     """Line, column and problem of a YAML error, in one line."""
     mark = getattr(error, "problem_mark", None)
+    if isinstance(error, RecursionError):
+        return "a list or mapping must not hold itself or be nested so deeply"
     problem = getattr(error, "problem", None) or " ".join(str(error).split())
     if mark is None:
         return str(problem)

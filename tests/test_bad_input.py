@@ -126,7 +126,7 @@ def test_a_count_beyond_all_arrays(count: int) -> None:
         (
             {"devices": {"budget_flops": 0.5}, "algorithm": "fedavg"},
             "devices.budget_flops must be null without algorithm.selection and algorithm.inference "
-            "of spatl, which say what is kept for inference, got constant with fedavg",
+            "or algorithm.agent of spatl, which say what is kept for inference, got constant with fedavg",
         ),
     ],
 )
@@ -168,6 +168,7 @@ def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
     [
         ("rounds: [1\nclients: 2\n", "must be YAML: line 2, column 8: "),
         ("rounds: 1\n\tclients: 2\n", "must be YAML: line 2, column 1: "),
+        ("x: &a [1, *a]\n", "must be YAML: a list or mapping must not hold itself"),
         ("when: 2024-13-45\n", "must be YAML: "),
         ("- rounds\n", "must hold a mapping of fields at its top level, got a list"),
         ("demo\n", "must hold a mapping of fields at its top level, got a str"),

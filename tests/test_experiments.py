@@ -118,6 +118,24 @@ def test_another_name_drops_what_the_file_said_for_the_old_one(write: Any) -> No
     assert (experiment.model.options, experiment.model.predictor) == ({}, None)
 
 
+def test_another_partition_has_its_own_min_size(write: Any) -> None:
+    """The old one's would leave out owners with fewer samples."""
+    path = write("partition: {name: quantity, beta: 0.3, min_size: 20}\n")
+    for name, own in (("writers", 1), ("dirichlet", 10)):
+        expected = experiment_from({"partition": {"name": name}}).partition.model_dump()
+        assert expected["min_size"] == own
+        found = load_experiment(path, [f"partition={name}"]).partition.model_dump()
+        assert found == expected | ({"beta": 0.3} if "beta" in expected else {})
+    assert load_experiment(path, ["partition=quantity"]) == load_experiment(path)
+
+
+@pytest.mark.parametrize("order", [1, -1])
+def test_an_override_of_min_size_wins_over_another_partition(order: int) -> None:
+    overrides = ["partition=writers", "partition.min_size=7"][::order]
+    partition = load_experiment("demo", overrides).partition
+    assert partition.model_dump() == {"name": "writers", "min_size": 7}
+
+
 def test_the_same_name_drops_nothing(write: Any) -> None:
     path = write(SPATL_FILE)
     assert load_experiment(path, ["algorithm=spatl", "model=resnet20"]) == load_experiment(path)
@@ -164,8 +182,32 @@ def test_a_written_experiment_reads_back_as_itself(preset: str, write: Any) -> N
     assert again.run_id == experiment.run_id
 
 
-def test_an_experiment_with_a_trace_reads_back_as_itself() -> None:
+TRACES: dict[str, Any] = {
+    "devices.trace": lambda path: {"devices": {"trace": path}},
+    "availability.file": lambda path: {"availability": {"name": "trace", "file": path}},
+}
+
+
+@pytest.mark.parametrize("field", TRACES)
+def test_of_a_trace_the_contents_count(tmp_path: Path, field: str) -> None:
+    """Who was how fast, and who was there, decide the numbers; where the file lies does not."""
+    first, same, other = (tmp_path / name for name in ("a.csv", "b.csv", "c.csv"))
+    for path, text in ((first, "x\n1\n"), (same, "x\n1\n"), (other, "x\n2\n")):
+        path.write_text(text)
+    ids = [experiment_from(TRACES[field](str(path))).run_id for path in (first, same, other)]
+    assert ids[0] == ids[1] != ids[2]
+    assert ids[0] != Experiment().run_id
+    missing = experiment_from(TRACES[field](str(tmp_path / "none.csv")))
+    with pytest.raises(ConfigError, match=rf"^{field} must be a readable file, got .*none\.csv'"):
+        _ = missing.run_id
+
+
+def test_an_experiment_with_a_trace_reads_back_as_itself(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Though it is written with the draws that the trace replaces."""
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "fleet.csv").write_text("not looked into\n")
     experiment = experiment_from({"devices": {"trace": "fleet.csv", "latency": 0.5}})
     again = experiment_from(experiment.model_dump(mode="json"))
     assert again == experiment

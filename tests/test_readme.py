@@ -6,16 +6,28 @@ import re
 import shlex
 import sys
 from pathlib import Path
+from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from spatl_ray import cli, load_experiment
 from spatl_ray.cli import main
+
+pytestmark = pytest.mark.integration
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
 FILE = re.compile(r"```python\n# (\w+)\.py\n(.*?)```\n\n```\n(spatl .*?)\n```", re.DOTALL)
 EXAMPLES = {name: (code, commands) for name, code, commands in FILE.findall(TEXT)}
 """Module name -> its code, and the commands below it."""
+
+BLOCKS = re.findall(r"^```(\w*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+
+
+def blocks(language: str) -> list[str]:
+    """The code blocks in a language; those in none are commands."""
+    return [text for each, text in BLOCKS if each == language]
 
 
 @pytest.fixture
@@ -67,11 +79,56 @@ def test_arrays_in_memory_run_as_pasted(here: Path) -> None:
     assert scope["summary"].status == "finished"  # type: ignore[attr-defined]
 
 
-def test_the_shown_experiment_is_valid(
-    here: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+@pytest.mark.parametrize("experiment", blocks("yaml"))
+def test_a_shown_experiment_is_valid_as_pasted(
+    here: Path, capsys: pytest.CaptureFixture[str], experiment: str
 ) -> None:
-    """All YAML that the README shows makes one experiment."""
-    blocks = re.findall(r"```yaml\n(.*?)```", TEXT, re.DOTALL)
-    assert len(blocks) == 2
-    (here / "mine.yaml").write_text("".join(blocks).replace("fashion_mnist", "digits"))
+    """With the trace file that is shown; digits stand for data that may not be here."""
+    (trace,) = blocks("csv")
+    (here / "devices.csv").write_text(trace)
+    (here / "mine.yaml").write_text(experiment.replace("fashion_mnist", "digits"))
     assert main(["validate", "mine.yaml", "partition.min_size=1"]) == 0, capsys.readouterr().err
+
+
+def commands(program: str) -> list[list[str]]:
+    """The arguments of each call of a program in the code blocks; a loop over algorithms by its last."""
+    lines = "".join(blocks("")).replace("$a", "spatl").splitlines()
+    split = [shlex.split(line, comments=True) for line in lines]
+    return [arguments[1:] for arguments in split if arguments[:1] == [program]]
+
+
+@pytest.mark.parametrize("arguments", commands("spatl"), ids=" ".join)
+def test_every_command_names_what_exists(
+    monkeypatch: pytest.MonkeyPatch, arguments: list[str]
+) -> None:
+    """All fields, presets and kinds; whether it runs is another question."""
+    known = Mock(return_value=0)
+    for command in ("_run", "_validate", "_partition", "_list"):
+        monkeypatch.setattr(cli, command, known)
+    assert main(arguments) == 0
+    if arguments[0] != "list":
+        (parsed,) = known.call_args.args
+        load_experiment(parsed.source, parsed.overrides)
+
+
+def test_what_is_plotted_was_written() -> None:
+    """Each folder of results that a command reads is one that a command before it fills."""
+    runs = [arguments for arguments in commands("spatl") if arguments[0] == "run"]
+    written = {load_experiment(run[1], run[2:]).results.folder for run in runs}
+    plotted = [folder for script, folder in commands("python") if script == "analysis/plots.py"]
+    assert plotted
+    assert set(plotted) <= written
+    assert "results/demo" in TEXT
+    assert "DEMO := results/demo\n" in (README.parent / "Makefile").read_text(encoding="utf-8")
+
+
+def test_the_environment_is_entered_before_its_commands() -> None:
+    assert TEXT.index("source .venv/bin/activate") < TEXT.index("\nspatl run")
+
+
+def test_the_first_lines_of_python_run_as_pasted(here: Path) -> None:
+    """With fewer rounds: a run, and what pandas makes of its results."""
+    scope: dict[str, Any] = {}
+    for code in blocks("python")[:2]:
+        exec(compile(code.replace("rounds=5", "rounds=1"), str(README), "exec"), scope)
+    assert set(scope["rounds"]["run_id"]) == {scope["summary"].run_id}

@@ -36,10 +36,9 @@ import math
 import numpy as np
 import numpy.typing as npt
 
+from spatl_ray.arrays import Bits, Doubles
 from spatl_ray.errors import AggregationError
-from spatl_ray.parameters import Array, Bits
-
-Doubles = npt.NDArray[np.float64]
+from spatl_ray.parameters import Array
 
 GRIDS: dict[int, tuple[int, ...]] = {1: (32,), 2: (20, 54)}
 """The exponents q of the grids 2^-q, coarse to fine, by number of levels."""

@@ -11,8 +11,9 @@ import numpy as np
 import numpy.typing as npt
 
 from spatl_ray.aggregation.exact import ExactSum
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import AggregationError
-from spatl_ray.parameters import Array, Bits, Space
+from spatl_ray.parameters import Array, Space
 from spatl_ray.update import Part, Parts
 
 Double = npt.NDArray[np.float64]

@@ -19,17 +19,19 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Accumulator, Denominator, Total
+from spatl_ray.arrays import Bits
 from spatl_ray.config import Training
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.split import SplitModel
-from spatl_ray.parameters import Array, Arrays, Bits, Layout, ModelVector, Space
-from spatl_ray.training.evaluate import Score
+from spatl_ray.parameters import Array, Arrays, Layout, ModelVector, Space
+from spatl_ray.selection.selector import Selection
+from spatl_ray.training.evaluate import Validate
 from spatl_ray.training.local import LocalResult, LocalTask
 from spatl_ray.update import WHOLE, ClientState, Mask, Part, Parts, Update, keep
 
@@ -77,10 +79,13 @@ class ClientView:
         samples: its training samples n_i.
         received: the decoded broadcast (its personal part included) by part name, in training dtype.
         state: its committed state.
-        validate: scores a model on its own validation split; None if that is empty.
+        validate: scores a model on its own validation split, or on a seeded sample of it; None if that
+            is empty.
         seed: the experiment's; `generator` draws from it.
         budget_bytes_up: bytes that it may send in a round, or None.
         budget_flops: share of the dense model's inference FLOPs that it can afford, or None.
+        gradient_of: gradient of the training loss at a model, over its parameters, on a seeded sample
+            of its training split.
     """
 
     client: int
@@ -89,10 +94,11 @@ class ClientView:
     samples: int
     received: Arrays
     state: ClientState
-    validate: Callable[[ModelVector], Score | None]
+    validate: Validate
     seed: int
     budget_bytes_up: float | None = None
     budget_flops: float | None = None
+    gradient_of: Callable[[ModelVector], Array] | None = None
 
     def generator(self, stream: str) -> np.random.Generator:
         """Randomness of this client in this round; `stream` says what it is for."""
@@ -106,12 +112,19 @@ class Proposal:
     Attributes:
         parts: the update's masked vectors.
         private: its new state, before `commit` adds what depends on the decoded update.
-        inference: channels kept for inference, if the algorithm decides on them.
+        selection: which channels travel and are kept for inference, if the algorithm selects some.
+        seconds_selection: that it took.
     """
 
     parts: Parts
     private: Arrays
-    inference: Bits | None = field(default=None)
+    selection: Selection | None = None
+    seconds_selection: float | None = None
+
+    @property
+    def inference(self) -> Bits | None:
+        """Channels kept for inference, if the algorithm decides on them."""
+        return None if self.selection is None else self.selection.inference
 
 
 class Algorithm(ABC):
@@ -246,6 +259,10 @@ class Algorithm(ABC):
         """y - x over the shared parameters, shape (layout.shared.size,)."""
         moved: Array = end.parameters[: self.layout.shared.size] - view.received[MODEL]
         return moved
+
+    def inference(self, view: ClientView, model: ModelVector) -> Selection | None:
+        """What a client keeps of a whole model for inference; None if the algorithm removes nothing."""
+        return None
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:
         """Masks of the client's last accepted update, which both sides know, by part name."""

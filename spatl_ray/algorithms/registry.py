@@ -32,14 +32,16 @@ def make_algorithm(options: config.Algorithm) -> Algorithm:
 
     Raises:
         ConfigError: an own algorithm that cannot be imported, takes other options, or is none.
+        PluginError: one that raises something else.
     """
     if not isinstance(options, config.OwnAlgorithm):
         algorithm: Algorithm = ALGORITHMS[options.name](options)
         return algorithm
     factory = plugins.load(options.name, "algorithm.name")
     try:
-        found = factory(options.options)
-    except (TypeError, KeyError, ValueError) as error:
+        with plugins.blamed("algorithm.name", options.name, passed=plugins.MISFITS):
+            found = factory(options.options)
+    except plugins.MISFITS as error:
         raise ConfigError(f"algorithm.options do not fit {options.name}: {error!r}") from error
     if not isinstance(found, Algorithm):
         raise ConfigError(

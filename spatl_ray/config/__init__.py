@@ -3,6 +3,7 @@
 The vocabulary of the whole project; read `experiment` first.
 """
 
+from spatl_ray.config.agent import Agent, Pretraining
 from spatl_ray.config.algorithms import (
     BUILT_IN,
     Algorithm,
@@ -82,6 +83,7 @@ from spatl_ray.config.training import (
 
 __all__ = [
     "BUILT_IN",
+    "Agent",
     "Aggregation",
     "Algorithm",
     "Always",
@@ -125,6 +127,7 @@ __all__ = [
     "Periodic",
     "Positive",
     "PowerOfChoice",
+    "Pretraining",
     "Quantity",
     "Random",
     "Results",

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import hashlib
 import math
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from spatl_ray.errors import ConfigError
 from spatl_ray.plugins import is_dotted
 
 MOST = 2**31
 """Counts are below this: what is made of them fits into 64 bits."""
+
+DEEPEST = 100
+"""Lists and mappings in each other that options can have; JSON's writers end soon after 250."""
 
 Fraction = Annotated[float, Field(gt=0, le=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
@@ -35,12 +40,14 @@ class Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
 
 
-def _is_json(value: Any) -> bool:
+def _is_json(value: Any, depth: int = 1) -> bool:
     """Whether JSON holds the value as it is; so two different ones never have the same text."""
+    if depth > DEEPEST:
+        raise RecursionError
     if isinstance(value, dict):
-        return all(isinstance(key, str) for key in value) and all(map(_is_json, value.values()))
+        return all(isinstance(k, str) and _is_json(v, depth + 1) for k, v in value.items())
     if isinstance(value, list | tuple):
-        return all(map(_is_json, value))
+        return all(_is_json(each, depth + 1) for each in value)
     if isinstance(value, float):
         return math.isfinite(value)
     return value is None or isinstance(value, str | int)
@@ -48,7 +55,13 @@ def _is_json(value: Any) -> bool:
 
 def _check_options(options: dict[str, Any]) -> dict[str, Any]:
     for name, value in options.items():
-        if not _is_json(value):
+        try:
+            is_plain = _is_json(value)
+        except RecursionError as error:
+            raise ValueError(
+                f"must not hold itself or be nested over {DEEPEST} deep, got {name}"
+            ) from error
+        if not is_plain:
             raise ValueError(
                 "must hold texts, finite numbers, true, false, null, lists and mappings of them, "
                 f"got {value!r} for {name}"
@@ -69,6 +82,19 @@ class Own(Strict):
 
     name: str
     options: Options = {}
+
+
+def contents(field: str, path: str) -> str:
+    """The SHA-256 of a file that the config names, in hex digits.
+
+    Raises:
+        ConfigError: it cannot be read.
+    """
+    try:
+        with open(path, "rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except (OSError, ValueError) as error:
+        raise ConfigError(f"{field} must be a readable file, got {path!r} ({error})") from error
 
 
 def tag(value: Any) -> str:

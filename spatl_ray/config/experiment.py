@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
-from spatl_ray.config.base import Count, Fraction, Strict
+from spatl_ray.config.base import Count, Fraction, Strict, contents
 from spatl_ray.config.data import Data, Dirichlet, Partition
 from spatl_ray.config.engine import Engine, Results
 from spatl_ray.config.federation import (
@@ -20,6 +20,7 @@ from spatl_ray.config.federation import (
     PowerOfChoice,
     Sampler,
     Stragglers,
+    Traced,
     Uniform,
 )
 from spatl_ray.config.training import Aggregation, Evaluation, Model, Training, Wire
@@ -102,11 +103,21 @@ class Experiment(Strict):
         algorithm = self.algorithm
         if budget is None or isinstance(algorithm, OwnAlgorithm):
             return self
-        if not (isinstance(algorithm, Spatl) and algorithm.selection and algorithm.inference):
+        if not (isinstance(algorithm, Spatl) and algorithm.keeps_for_inference):
             raise ValueError(
-                "devices.budget_flops must be null without algorithm.selection and "
-                "algorithm.inference of spatl, which say what is kept for inference, got "
+                "devices.budget_flops must be null without algorithm.selection and algorithm.inference "
+                "or algorithm.agent of spatl, which say what is kept for inference, got "
                 f"{budget.name} with {algorithm.name}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _agent_can_learn(self) -> Experiment:
+        agent = self.algorithm.agent if isinstance(self.algorithm, Spatl) else None
+        if agent is not None and agent.participations and not self.data.split.validation:
+            raise ValueError(
+                "data.split.validation must be above 0 with algorithm.agent, which is fine-tuned on it, "
+                "got 0; or set algorithm.agent.participations=0"
             )
         return self
 
@@ -145,11 +156,19 @@ class Experiment(Strict):
     def config_hash(self) -> str:
         """Eight hex digits over what decides the numbers: not engine, results or name.
 
-        Nor data.root, unless the data set is whatever lies there.
+        Nor data.root, unless the data set is whatever lies there. Of a trace the contents count, not
+        the place.
+
+        Raises:
+            ConfigError: a trace cannot be read.
         """
         decisive = self.model_dump(mode="json", exclude={"engine", "results", "name"})
         if self.data.name not in FROM_ROOT:
             del decisive["data"]["root"]
+        if self.devices is not None and self.devices.trace is not None:
+            decisive["devices"]["trace"] = contents("devices.trace", self.devices.trace)
+        if isinstance(self.availability, Traced):
+            decisive["availability"]["file"] = contents("availability.file", self.availability.file)
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

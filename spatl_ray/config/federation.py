@@ -36,8 +36,9 @@ class PowerOfChoice(Strict):
     Attributes:
         candidates: d, drawn in proportion to training samples; at least the cohort. Who of them is
             taken depends on their losses, a bias that no weight undoes.
-        loss: a candidate's loss is that of its `last` training (infinite before the first; costs
-            nothing), or that of the `current` model (costs each candidate the broadcast).
+        loss: a candidate's loss is that of its `last` training (infinite before the first; known as soon
+            as its round ends, also if its update is late; costs nothing), or that of the `current`
+            model (costs each candidate the broadcast).
     """
 
     name: Literal["power_of_choice"] = "power_of_choice"
@@ -89,8 +90,8 @@ class Traced(Strict):
     """Who can take part, from a file.
 
     Attributes:
-        file: CSV or Parquet with columns client, first_round, last_round (both included): one row
-            for each time a client is there; a client without a row never is.
+        file: CSV or Parquet with columns client, first_round, last_round (both included) and no
+            others: one row for each time a client is there; a client without a row never is.
         period: rounds after which the file starts again, or None.
     """
 
@@ -189,7 +190,7 @@ class Devices(Strict):
         trace: CSV or Parquet file with a row a device, instead of compute, uplink and downlink,
             which must not be given then: columns flops_per_second, uplink_bytes_per_second,
             downlink_bytes_per_second, and if wanted latency_seconds. With a column client, row by
-            row each client's own device; without, every client gets a drawn row.
+            row each client's own device; without, every client gets a drawn row. No other columns.
         budget_flops: share in (0, 1] of the dense model's inference FLOPs that a client can afford;
             only with an algorithm that selects what is kept for inference.
         budget_bytes_up: bytes that a client may send in a round.

@@ -108,6 +108,10 @@ class Aggregator:
         """The server's arrays."""
         return dict(self.server)
 
+    def restore(self, arrays: Arrays, round_: int) -> None:
+        """Go on from arrays of an earlier `arrays`, before round `round_`."""
+        self.server, self.round, self._cached = dict(arrays), round_, None
+
     def _check_round(self, round_: int) -> None:
         if round_ != self.round:
             raise AggregationError(f"round must be {self.round}, got {round_}")

@@ -3,21 +3,20 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 
 from spatl_ray.algorithms.base import ClientView
-from spatl_ray.config import Experiment
+from spatl_ray.arrays import Doubles, Integers
+from spatl_ray.config import Algorithm, Experiment, OwnAlgorithm, Spatl
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.errors import ConfigError
-from spatl_ray.federation.devices import make_fleet
+from spatl_ray.federation.devices import Fleet, make_fleet
+from spatl_ray.plugins import is_dotted
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import Update
 from spatl_ray.wire.codec import encode
 
 
-def check_budget(
-    experiment: Experiment, blueprint: Blueprint, samples: npt.NDArray[np.int64]
-) -> None:
+def check_budget(experiment: Experiment, blueprint: Blueprint, samples: Integers) -> None:
     """Refuse a budget of bytes that no update of its client fits into.
 
     Tried on the client with the smallest budget, with an update of the untrained model.
@@ -30,8 +29,7 @@ def check_budget(
     fleet = make_fleet(experiment.devices, experiment.clients, experiment.seed)
     if fleet.budget_bytes_up is None:
         return
-    client = int(np.argmin(fleet.budget_bytes_up))
-    budget = float(fleet.budget_bytes_up[client])
+    client, budget = _tightest(fleet.budget_bytes_up)
     least = untrained_bytes(experiment, blueprint, client, int(samples[client]), budget)
     if least > budget:
         raise ConfigError(
@@ -40,8 +38,43 @@ def check_budget(
         )
 
 
+def _tightest(budgets: Doubles) -> tuple[int, float]:
+    """The client with the smallest budget, and the budget."""
+    client = int(np.argmin(budgets))
+    return client, float(budgets[client])
+
+
+def least_upload(
+    experiment: Experiment, blueprint: Blueprint, samples: Integers, fleet: Fleet
+) -> int:
+    """Bytes of the smallest update: of an untrained model, from the client that may send least.
+
+    0 for an own algorithm or criterion, which may not take a model that did not move.
+    """
+    if _judges_movement(experiment.algorithm):
+        return 0
+    client, budget = 0, None
+    if fleet.budget_bytes_up is not None:
+        client, budget = _tightest(fleet.budget_bytes_up)
+    return untrained_bytes(experiment, blueprint, client, int(samples[client]), budget)
+
+
+def _judges_movement(algorithm: Algorithm) -> bool:
+    """Whether an own part would look at an update."""
+    if not isinstance(algorithm, Spatl):
+        return isinstance(algorithm, OwnAlgorithm)
+    inference = algorithm.inference
+    return is_dotted(algorithm.criterion) or (
+        inference is not None and is_dotted(inference.criterion)
+    )
+
+
 def untrained_bytes(
-    experiment: Experiment, blueprint: Blueprint, client: int, samples: int, budget: float
+    experiment: Experiment,
+    blueprint: Blueprint,
+    client: int,
+    samples: int,
+    budget: float | None,
 ) -> int:
     """Encoded length of the update of a client that trained without moving."""
     algorithm, initial = blueprint.algorithm, blueprint.initial
@@ -53,7 +86,7 @@ def untrained_bytes(
         samples=samples,
         received=algorithm.receive(algorithm.broadcast(algorithm.start_server(initial)), state),
         state=state,
-        validate=lambda vector: None,
+        validate=lambda vector, limit=None: None,
         seed=experiment.seed,
         budget_bytes_up=budget,
     )

@@ -9,14 +9,15 @@ import torch
 
 from spatl_ray import seeding
 from spatl_ray.algorithms.registry import make_algorithm
+from spatl_ray.arrays import Bits
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import Blueprint
-from spatl_ray.engine.budget import check_budget
+from spatl_ray.engine.budget import check_budget, least_upload
 from spatl_ray.engine.clock import check_deadline
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.errors import ConfigError, SpatlError
-from spatl_ray.federation.availability import make_availability
+from spatl_ray.federation.availability import ever_there, make_availability
 from spatl_ray.federation.devices import Fleet, make_fleet
 from spatl_ray.federation.samplers import make_sampler
 from spatl_ray.loggers.registry import check_loggers
@@ -54,7 +55,7 @@ def _checks_with_data(experiment: Experiment, data: FederatedData) -> tuple[Chec
         lambda: check_augment(experiment.training.augment, spec),
         lambda: make_loss(experiment.training, spec.classes),
         lambda: make_sampler(experiment.sampler, samples, experiment.seed, experiment.asked_size),
-        lambda: make_availability(experiment.availability, experiment.clients, experiment.seed),
+        lambda: _check_somebody(experiment),
         lambda: fleet_of(experiment),
         lambda: check_loggers(experiment),
     )
@@ -78,13 +79,32 @@ def _check_deadline(experiment: Experiment, data: FederatedData, blueprint: Blue
     if experiment.devices is None or experiment.stragglers.deadline is None:
         return
     try:
-        fleet = fleet_of(experiment)
+        fleet, there = fleet_of(experiment), _there(experiment)
     except SpatlError:
         return  # Told already.
+    if not there.any():
+        return  # Told already.
     flops = training_flops(blueprint.model, data.dataset.spec)
-    down = first_broadcast(blueprint)
+    samples = data.sizes("train")
     if fleet is not None:
-        check_deadline(experiment, fleet, flops, data.sizes("train"), down)
+        up, down = least_upload(experiment, blueprint, samples, fleet), first_broadcast(blueprint)
+        check_deadline(experiment, fleet, flops, samples, up, down, there)
+
+
+def _there(experiment: Experiment) -> Bits:
+    """Which clients are available in any round, as far as that is known."""
+    spec, clients = experiment.availability, experiment.clients
+    available = make_availability(spec, clients, experiment.seed)
+    return ever_there(available, clients, experiment.rounds)
+
+
+def _check_somebody(experiment: Experiment) -> None:
+    """Refuse a run in none of whose rounds anybody is available."""
+    if not _there(experiment).any():
+        raise ConfigError(
+            f"availability.file must have some client in one of the rounds 0 to {experiment.rounds - 1}, "
+            "got none"
+        )
 
 
 def first_broadcast(blueprint: Blueprint) -> int:

@@ -8,15 +8,16 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatl_ray import seeding
+from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Experiment
 from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan
 from spatl_ray.engine.clock import probe_seconds
 from spatl_ray.engine.messages import NEVER, ClientReport, Losses, Member, PanelMember
-from spatl_ray.engine.schedule import Integers, cohort_weights, objective_weights
+from spatl_ray.engine.schedule import cohort_weights, objective_weights
 from spatl_ray.errors import ConfigError
 from spatl_ray.federation.availability import make_availability
 from spatl_ray.federation.devices import Fleet
-from spatl_ray.federation.sampler import Doubles, Draw
+from spatl_ray.federation.sampler import Draw
 from spatl_ray.federation.samplers import make_sampler
 
 

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import functools
 import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from types import MappingProxyType
 
 import torch
 
@@ -25,6 +27,7 @@ def make_deterministic(device: torch.device) -> None:
         torch.backends.cudnn.allow_tf32 = False
 
 
+@functools.cache
 def versions() -> Mapping[str, str]:
     """Versions of Python and of the packages that matter, as installed."""
     found = {"python": platform.python_version()}
@@ -33,7 +36,7 @@ def versions() -> Mapping[str, str]:
             found[package] = metadata.version(package)
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
-    return found
+    return MappingProxyType(found)
 
 
 def fingerprint(device: torch.device) -> str:

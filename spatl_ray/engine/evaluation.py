@@ -8,14 +8,18 @@ from torch import Tensor
 
 from spatl_ray import seeding
 from spatl_ray.algorithms.base import ClientView
+from spatl_ray.arrays import Bits
 from spatl_ray.data.federated import SplitName
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.messages import ClientScore
 from spatl_ray.engine.population import Population
 from spatl_ray.models.split import PREDICTOR
-from spatl_ray.parameters import Bits, ModelVector
+from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.evaluate import Score, evaluate
 from spatl_ray.training.local import LocalTask, Phase, Trainer
+
+SAMPLE = 256
+"""Training samples behind a gradient that a criterion asks for."""
 
 
 class Evaluator:
@@ -37,6 +41,15 @@ class Evaluator:
         """A model on one of the client's own splits; None if that is empty."""
         x, y = self.population.samples(client, split)
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
+
+    def validate(self, client: int, vector: ModelVector, limit: int | None = None) -> Score | None:
+        """A model on the client's validation split, or a seeded sample of it; None if that is empty."""
+        x, y = self.population.sample(client, "validation", limit)
+        return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
+
+    def training_gradient(self, client: int, vector: ModelVector) -> Array:
+        """Gradient of the training loss at a model, on a seeded sample of the client's training split."""
+        return self.trainer.gradient(vector, *self.population.sample(client, "train", SAMPLE))
 
     def score_global(self, vector: ModelVector) -> Score | None:
         """A model on the global test sample."""

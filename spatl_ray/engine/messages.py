@@ -113,10 +113,28 @@ class LayerReport:
 
 
 @dataclass(frozen=True)
+class SelectionReport:
+    """What a selection came to.
+
+    Attributes:
+        seconds: that it took.
+        flops_share: of the dense network's, of what is kept for inference.
+        reward: accuracy of what is kept on the client's validation sample, if it was scored.
+        evaluations: networks that were scored for the decision.
+    """
+
+    seconds: float
+    flops_share: float | None
+    reward: float | None
+    evaluations: int
+
+
+@dataclass(frozen=True)
 class ClientReport:
     """What one client's round cost and gave; `status` is "pending" until the verdict is known.
 
-    `samples` is n_i; `processed` counts the samples of all epochs; `times` are simulated seconds.
+    `samples` is n_i; `processed` counts the samples of all epochs; `times` are simulated seconds;
+    `has_update` is False for a client whose training diverged: it has nothing to send.
     """
 
     client: int
@@ -127,6 +145,7 @@ class ClientReport:
     train_loss: float | None = None
     bytes_up: int = 0
     bytes_down: int = 0
+    has_update: bool = True
     density: float | None = None
     processed: int = 0
     times: Times | None = None
@@ -135,6 +154,7 @@ class ClientReport:
     after_local: Score | None = None
     after_global: Score | None = None
     inference_local: Score | None = None
+    selection: SelectionReport | None = None
     layers: tuple[LayerReport, ...] = ()
 
 

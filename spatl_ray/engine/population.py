@@ -5,10 +5,12 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from torch import Tensor
 
 from spatl_ray import seeding
+from spatl_ray.data.dealing import transformed
 from spatl_ray.data.federated import FederatedData, SplitName
 
 
@@ -40,6 +42,7 @@ class Population:
     ) -> None:
         self.data = data
         self._dtype = dtype
+        self._seed = seed
         self._x = resident(data.dataset.train_x, device)
         self._y = resident(data.dataset.train_y, device)
         n = len(data.dataset.test_y)
@@ -51,12 +54,29 @@ class Population:
 
     def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
         """A client's features and labels of one split."""
+        return self._taken(client, self.data.indices(client, split))
+
+    def sample(self, client: int, split: SplitName, limit: int | None) -> tuple[Tensor, Tensor]:
+        """The same of at most `limit` samples: always the same ones, whatever the round.
+
+        Args:
+            client: whose.
+            split: which.
+            limit: or None for all.
+        """
         indices = self.data.indices(client, split)
+        if limit is not None and limit < len(indices):
+            generator = seeding.generator(self._seed, f"{split} sample", client=client)
+            indices = indices[np.sort(generator.choice(len(indices), limit, replace=False))]
+        return self._taken(client, indices)
+
+    def _taken(self, client: int, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+        """A client's features and labels at some rows of the data set."""
         rows = torch.from_numpy(indices).to(self._x.device)
         x = self._x[rows]
         if self.data.transform is not None:
-            changed = self.data.transform(client, indices, x.cpu().numpy())
-            x = torch.from_numpy(changed).to(self._x.device)
+            changed = transformed(self.data.transform, client, indices, x.cpu().numpy())
+            x = resident(changed, self._x.device)
         return self._cast(x), self._y[rows]
 
     def _cast(self, x: Tensor) -> Tensor:

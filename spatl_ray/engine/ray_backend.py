@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import signal
 import sys
 import time
 from pathlib import Path
@@ -168,6 +169,7 @@ class RayBackend:
         # anything else, actors then need minutes to start (seen: more than five).
         os.environ.setdefault("RAY_worker_niceness", "0")
         address = self._experiment.engine.address
+        on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
             ray.init(
                 address=address or "local",
@@ -180,6 +182,9 @@ class RayBackend:
                 f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
             ) from error
         self._owns_ray = True
+        # Ray ends the process on SIGTERM; who called may want to end the run first.
+        if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
+            signal.signal(signal.SIGTERM, on_sigterm)
 
     def _collect(self, waiting: list[Any], done: Done) -> list[ClientReport]:
         """All groups' reports, telling `done` as each group ends."""

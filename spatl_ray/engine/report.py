@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import numpy as np
 
 from spatl_ray.algorithms.base import DELTA, Proposal
-from spatl_ray.engine.messages import LayerReport
+from spatl_ray.engine.messages import LayerReport, SelectionReport
 from spatl_ray.parameters import Layout, Space
 from spatl_ray.update import MaskKind, Parts
 
@@ -43,3 +43,13 @@ def layer_reports(proposal: Proposal, layout: Layout) -> tuple[LayerReport, ...]
             )
         )
     return tuple(reports)
+
+
+def selection_report(proposal: Proposal) -> SelectionReport | None:
+    """What a client's selection came to; None if its algorithm selects nothing."""
+    selection, seconds = proposal.selection, proposal.seconds_selection
+    if selection is None or seconds is None:
+        return None
+    return SelectionReport(
+        seconds, selection.inference_flops, selection.reward, selection.evaluations
+    )

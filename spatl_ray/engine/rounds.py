@@ -16,6 +16,7 @@ from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import FederatedData, federate
+from spatl_ray.data.memory import with_memory
 from spatl_ray.engine import rows
 from spatl_ray.engine.backend import Backend, RoundPlan, SerialBackend
 from spatl_ray.engine.blueprint import Blueprint, make_blueprint
@@ -28,11 +29,13 @@ from spatl_ray.engine.checks import (
 )
 from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
-from spatl_ray.engine.export import save_server
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import Evaluation, Facts, RoundOutcome
 from spatl_ray.engine.schedule import sample_panel
-from spatl_ray.errors import EngineError, SpatlError
+from spatl_ray.engine.server_file import save_server
+from spatl_ray.engine.signals import HeldSignals
+from spatl_ray.errors import ConfigError, EngineError, SpatlError
+from spatl_ray.loggers.named import Given
 from spatl_ray.loggers.registry import make_loggers
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
@@ -67,17 +70,26 @@ def run(
 ) -> RunSummary:
     """Run an experiment and write its results.
 
+    Ctrl-C ends the run as "interrupted"; one while the results are closed is raised after that.
+
     Args:
         experiment: what to run.
-        dataset: in-memory data instead of the config's.
+        dataset: in-memory data instead of the config's. They are part of the recorded config and of
+            the run id, see `spatl_ray.data.memory.with_memory`.
         callbacks: told about progress, after those that the config names.
-        backend: instead of the config's; it must be made for the same experiment and data.
+        backend: instead of the config's; it must be made for the same experiment and data (with data
+            in memory, for what `with_memory` gives).
 
     Raises:
         SpatlError: before any work starts, if the experiment cannot run; later if no client of a
             round could train, or Ray failed.
     """
+    _check_type(experiment)
     torch.set_num_threads(1)
+    listeners = [Given(callback) for callback in callbacks]
+    if dataset is not None:
+        experiment = with_memory(experiment, dataset)
+    _say(listeners, "loading data")
     data, blueprint = prepare(experiment, dataset)
     writer = ResultsWriter(
         Path(experiment.results.folder).absolute(),
@@ -86,23 +98,46 @@ def run(
         flush_seconds=experiment.results.flush_seconds,
     )
     loggers = make_loggers(experiment)
+    _say(listeners, _starting(experiment))
     states = state_folder(experiment)
     backend = backend or make_backend(experiment, data, states)
     try:
         facts = backend.start()
         _refuse_mixed(experiment, facts)
         _remove_leftovers(experiment)
-        writer.start(rows.run_row(experiment, data, facts))
-        job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *callbacks))
-        return job.to_end()
+        job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *listeners))
+        with HeldSignals() as signals:
+            writer.start(rows.run_row(experiment, data, facts))
+            return job.to_end(signals)
     finally:
         backend.close()
 
 
+def _say(callbacks: Sequence[Callback], step: str) -> None:
+    for callback in callbacks:
+        callback.preparing(step)
+
+
+def _check_type(experiment: object) -> None:
+    """Refuse what an annotation cannot: a preset's name."""
+    if not isinstance(experiment, Experiment):
+        raise ConfigError(
+            f"experiment must be what load_experiment(...) gives, got {type(experiment).__name__} "
+            f"{experiment!r:.60}"
+        )
+
+
+def _starting(experiment: Experiment) -> str:
+    """What bringing the backend up means."""
+    engine = experiment.engine
+    if engine.backend == "serial":
+        return "building the model"
+    return f"joining Ray at {engine.address}" if engine.address else "starting Ray and its actors"
+
+
 def state_folder(experiment: Experiment) -> Path:
     """Where client states of a run lie."""
-    folder = Path(experiment.results.folder).absolute()
-    return folder / "states" / f"run_id={experiment.run_id}"
+    return Path(experiment.results.folder).absolute() / "states" / f"run_id={experiment.run_id}"
 
 
 def model_file(experiment: Experiment) -> Path:
@@ -162,6 +197,12 @@ def _refuse_mixed(experiment: Experiment, facts: list[Facts]) -> None:
         )
 
 
+def _recorded(problem: BaseException) -> str:
+    """What went wrong, with the notes on who raised it, for table `runs`."""
+    notes = getattr(problem, "__notes__", [])
+    return "; ".join([f"{type(problem).__name__}: {problem}", *notes])
+
+
 @dataclass
 class _Run:
     """One run's loop and what it carries from round to round."""
@@ -185,27 +226,33 @@ class _Run:
             self.experiment, self._samples, self._fleet, self._flops, self.backend
         )
         self._panel = sample_panel(self.experiment)
+        # Now: a trace that is edited during the run must not give it another id.
+        self._run_id, self._model = self.experiment.run_id, model_file(self.experiment)
 
-    def to_end(self) -> RunSummary:
+    def to_end(self, signals: HeldSignals) -> RunSummary:
         """All rounds; Ctrl-C ends the run with readable results."""
         status, error = "failed", None
         try:
-            for callback in self.callbacks:
-                callback.run_started(self.experiment, self.experiment.run_id)
-            for round_ in range(self.experiment.rounds):
-                self._round(round_)
-            self._save()
+            with signals.let_in():
+                self._all_rounds()
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
         except BaseException as problem:
-            error = f"{type(problem).__name__}: {problem}"
+            error = _recorded(problem)
             raise
         finally:
             self.writer.finish(status, error)
             self._say_goodbye(status)
         folder = Path(self.experiment.results.folder).absolute()
-        return RunSummary(self.experiment.run_id, folder, status, self.last)
+        return RunSummary(self._run_id, folder, status, self.last)
+
+    def _all_rounds(self) -> None:
+        for callback in self.callbacks:
+            callback.run_started(self.experiment, self._run_id)
+        for round_ in range(self.experiment.rounds):
+            self._round(round_)
+        self._save()
 
     def _say_goodbye(self, status: str) -> None:
         """Tell every callback how the run ended, also if one of them raises."""
@@ -272,6 +319,7 @@ class _Run:
             time.perf_counter() - start,
             self._simulated(asked, outcome),
             probed,
+            len(self._panel),
         )
         clients = rows.client_rows(round_, outcome, evaluation, self._flops, probed)
         events = self._events(round_, outcome)
@@ -305,4 +353,4 @@ class _Run:
     def _save(self) -> None:
         """Keep the server's arrays, the global model among them."""
         spaces = self.blueprint.algorithm.spaces()
-        save_server(model_file(self.experiment), self.backend.arrays(), spaces)
+        save_server(self._model, self.backend.arrays(), spaces)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,7 +12,14 @@ import numpy as np
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.environment import versions
-from spatl_ray.engine.messages import ClientReport, ClientScore, Evaluation, Facts, RoundOutcome
+from spatl_ray.engine.messages import (
+    ClientReport,
+    ClientScore,
+    Evaluation,
+    Facts,
+    RoundOutcome,
+    SelectionReport,
+)
 from spatl_ray.federation.devices import Times
 from spatl_ray.training.evaluate import Score
 
@@ -39,7 +46,7 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
         "config_hash": experiment.config_hash,
         "data_fingerprint": data.fingerprint,
         "config": experiment.model_dump_json(),
-        "versions": json.dumps(versions()),
+        "versions": json.dumps(dict(versions())),
         "hardware": json.dumps([dict(f.hardware) for f in facts]),
         "fingerprint": facts[0].fingerprint,
     }
@@ -67,6 +74,7 @@ def round_row(
     seconds: float,
     simulated: float | None = None,
     probed: Mapping[int, int] | None = None,
+    panel: int = 0,
 ) -> Row:
     """The row of table `rounds`; `ledger` is brought forward.
 
@@ -79,6 +87,7 @@ def round_row(
         seconds: that it took here.
         simulated: seconds that it took on the clients' devices.
         probed: bytes that candidates received who were not drawn.
+        panel: how many clients the evaluation panel has.
     """
     reports = outcome.clients
     up, down = sum(r.bytes_up for r in reports), sum(r.bytes_down for r in reports)
@@ -97,11 +106,13 @@ def round_row(
         **counts,
         "train_loss": _mean(r.train_loss for r in reports),
         **_evaluation_columns(reports, evaluation),
+        **_panel_columns(evaluation, panel),
         "bytes_up": up,
         "bytes_down": down,
         "bytes_up_cumulative": ledger.bytes_up,
         "bytes_down_cumulative": ledger.bytes_down,
         "density": _mean(r.density for r in reports),
+        **_selection_means(reports),
         "lr": lr,
         "simulated_seconds": simulated,
         "simulated_seconds_cumulative": ledger.simulated,
@@ -117,13 +128,14 @@ def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation 
     scores = () if evaluation is None else evaluation.clients
     trained = [s for s in scores if s.evaluated_as == "trained"]
     others = [s for s in scores if s.evaluated_as != "trained"]
-    own = [s.local_test.accuracy for s in trained if s.local_test is not None]
+    own = _own(trained)
     one = None if evaluation is None else evaluation.global_test
     return {
         "global_test_accuracy": (
             one.accuracy if one else _mean(_accuracy(s.global_test) for s in trained)
         ),
         "global_test_loss": one.loss if one else _mean(_loss(s.global_test) for s in trained),
+        "local_test_clients": None if evaluation is None else len(own),
         "local_test_accuracy_mean": _mean(own),
         "local_test_accuracy_p10": float(np.percentile(own, 10)) if own else None,
         "local_test_loss_mean": _mean(_loss(s.local_test) for s in trained),
@@ -135,6 +147,25 @@ def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation 
         "untrained_local_test_accuracy_mean": _mean(_accuracy(s.local_test) for s in others),
         "untrained_global_test_accuracy_mean": _mean(_accuracy(s.global_test) for s in others),
     }
+
+
+def _panel_columns(evaluation: Evaluation | None, panel: int) -> Row:
+    """The own-split mean over the whole panel, the same clients in every round and algorithm.
+
+    Null as long as a member is left out, because it never trained and those are skipped.
+    """
+    scores = () if evaluation is None else evaluation.clients
+    is_whole = evaluation is not None and len(scores) == panel
+    own = _own(scores) if is_whole else []
+    return {
+        "panel_clients": len(own) if is_whole else None,
+        "panel_local_test_accuracy_mean": _mean(own),
+    }
+
+
+def _own(scores: Iterable[ClientScore]) -> list[float]:
+    """The accuracies on own test splits, of those that have one."""
+    return [s.local_test.accuracy for s in scores if s.local_test is not None]
 
 
 def client_rows(
@@ -189,10 +220,34 @@ def _report_columns(report: ClientReport, participated: bool, flops: float) -> R
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "density": report.density,
+        **_selection_columns(report.selection),
         "flops": flops * report.processed if report.processed else None,
         **_times_columns(report.times),
         "actor": report.actor if participated else None,
         "seconds": report.seconds if trained else None,
+    }
+
+
+def _selection_columns(selection: SelectionReport | None) -> Row:
+    """What a client's selection came to; empty without one."""
+    s = selection
+    return {
+        "inference_flops_share": None if s is None else s.flops_share,
+        "selection_reward": None if s is None else s.reward,
+        "selection_evaluations": None if s is None else s.evaluations,
+        "seconds_selection": None if s is None else s.seconds,
+    }
+
+
+def _selection_means(reports: Sequence[ClientReport]) -> Row:
+    """Means over the clients that selected, and the share of their training time that it took."""
+    told = [r.selection for r in reports if r.selection is not None]
+    seconds = sum(r.seconds for r in reports if r.selection is not None)
+    return {
+        "inference_flops_share_mean": _mean(s.flops_share for s in told),
+        "selection_reward_mean": _mean(s.reward for s in told),
+        "selection_evaluations": sum(s.evaluations for s in told) if told else None,
+        "selection_share": sum(s.seconds for s in told) / seconds if seconds else None,
     }
 
 

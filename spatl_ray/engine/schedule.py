@@ -8,15 +8,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-import numpy.typing as npt
 
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Weights
+from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.errors import ConfigError
-
-Integers = npt.NDArray[np.int64]
-Doubles = npt.NDArray[np.float64]
 
 
 def sample_panel(experiment: Experiment) -> Integers:

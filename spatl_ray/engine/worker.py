@@ -11,6 +11,7 @@ import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -41,7 +42,7 @@ from spatl_ray.engine.messages import (
 )
 from spatl_ray.engine.population import Population
 from spatl_ray.engine.receive import receive
-from spatl_ray.engine.report import layer_reports, sent_share
+from spatl_ray.engine.report import layer_reports, selection_report, sent_share
 from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
 from spatl_ray.federation.devices import Times
 from spatl_ray.state.store import StateStore
@@ -141,7 +142,7 @@ class Worker:
 
         A client that fails is reported, not raised; a fault of the machine is raised.
         """
-        common = self._decode(broadcast.common, task.round)
+        common = self.decode(broadcast.common, task.round)
         partial = Partial(self.algorithm.accumulators(), self.blueprint.levels)
         reports = []
         for member in task.members:
@@ -158,7 +159,7 @@ class Worker:
         self, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:
         """Train a group for a rule that needs every update; states wait for `commit`."""
-        common = self._decode(broadcast.common, task.round)
+        common = self.decode(broadcast.common, task.round)
         envelopes, reports = [], []
         pending: dict[int, Outcome] = {}
         for member in task.members:
@@ -230,6 +231,7 @@ class Worker:
             steps=sum(r.steps for r in error.results),
             processed=processed,
             times=_times(task, member, processed, 0, report.bytes_down),
+            has_update=False,
         )
 
     def _late(self, outcome: Outcome, elapsed: float) -> Verdict | None:
@@ -259,7 +261,7 @@ class Worker:
     ) -> Outcome:
         """Train one client and encode what it would send."""
         start = time.perf_counter()
-        view, samples = self._view(task.round, task.lr, member, common, broadcast)
+        view, samples = self.view(task.round, task.lr, member, common, broadcast)
         results = []
         for index, local_task in enumerate(self.algorithm.tasks(view)):
             stream = f"train {index}"
@@ -295,7 +297,7 @@ class Worker:
         parts = {segment.part for segment in self.algorithm.layout.shared.segments}
         return max((result.part_steps[part] for part in parts), default=result.steps)
 
-    def _view(
+    def view(
         self,
         round_: int,
         lr: float,
@@ -307,7 +309,7 @@ class Worker:
         client, device = member.client, getattr(member, "device", None)
         state = self.store.read(client, member.last)
         samples = self.population.samples(client, "train")
-        personal = self._decode(broadcast.personal.get(client, b""), round_)
+        personal = self.decode(broadcast.personal.get(client, b""), round_)
         view = ClientView(
             client=client,
             round=round_,
@@ -315,7 +317,8 @@ class Worker:
             samples=len(samples[1]),
             received=self.algorithm.receive({**common, **personal}, state),
             state=state,
-            validate=lambda vector: self.evaluator.score(vector, client, "validation"),
+            validate=partial(self.evaluator.validate, client),
+            gradient_of=partial(self.evaluator.training_gradient, client),
             seed=self.experiment.seed,
             budget_bytes_up=None if device is None else device.budget_bytes_up,
             budget_flops=None if device is None else device.budget_flops,
@@ -329,7 +332,7 @@ class Worker:
         remembered = self.algorithm.remembered(outcome.view.state)
         return decode_update(outcome.payload, self.algorithm.spaces(), remembered)
 
-    def _decode(self, payload: bytes, round_: int) -> Parts:
+    def decode(self, payload: bytes, round_: int) -> Parts:
         """The parts of a round's broadcast; none if nothing was sent."""
         if not payload:
             return {}
@@ -362,6 +365,7 @@ class Worker:
             times=outcome.times,
             seconds=outcome.seconds,
             actor=self.name,
+            selection=selection_report(outcome.proposal),
             layers=layer_reports(outcome.proposal, self.algorithm.layout),
         )
         return self._measured(report, outcome) if outcome.member.measure else report
@@ -385,20 +389,20 @@ class Worker:
         self, task: EvaluationTask, broadcast: BroadcastBytes
     ) -> tuple[tuple[ClientScore, ...], Score | None]:
         """Score the models that panel members would receive now, and the global model if given."""
-        common = self._decode(broadcast.common, task.round)
+        common = self.decode(broadcast.common, task.round)
         scores: list[ClientScore] = []
         for member in task.members:
-            view, samples = self._view(task.round, task.lr, member, common, broadcast)
+            view, samples = self.view(task.round, task.lr, member, common, broadcast)
             scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
         whole = task.global_model
         return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
 
     def losses(self, task: EvaluationTask, broadcast: BroadcastBytes) -> dict[int, float]:
         """The loss on its training samples of the model that each of the clients would receive now."""
-        common = self._decode(broadcast.common, task.round)
+        common = self.decode(broadcast.common, task.round)
         losses = {}
         for member in task.members:
-            view, _ = self._view(task.round, task.lr, member, common, broadcast)
+            view, _ = self.view(task.round, task.lr, member, common, broadcast)
             score = self.evaluator.score(
                 self.algorithm.personal_model(view.received, view.state), member.client, "train"
             )

@@ -1,8 +1,14 @@
 """The tables of a results folder: columns, units, keys, and which columns are measured.
 
 Accuracies are fractions in [0, 1]; what is not known is null. "local_" is the client's own split,
-"global_" the global test set. "after_" is right after local training; without it, the model that
-the client received: the new shared part, joined with the client's own part.
+"global_" the global test set. In table rounds, "local_test_" is the mean over those panel clients
+(`local_test_clients`) that have trained, "panel_local_test_" over the whole fixed panel
+(`panel_clients`), with those that never have. "after_" is right after local training; without it,
+the model that the client received: the new shared part, joined with the client's own part.
+
+"inference_flops_share" is of the dense network's FLOPs, for one sample's inference; "selection_reward"
+the accuracy, on the client's validation sample, of what its selection agent keeps; "seconds_selection"
+are part of "seconds", and "selection_share" is how large a part over all clients of the round.
 """
 
 from __future__ import annotations
@@ -99,6 +105,7 @@ _ROUNDS = [
     _number("train_loss"),
     *_fractions("global_test_accuracy"),
     _number("global_test_loss"),
+    _count("local_test_clients", pa.int32(), required=False),
     *_fractions("local_test_accuracy_mean", "local_test_accuracy_p10"),
     _number("local_test_loss_mean"),
     *_fractions(
@@ -109,8 +116,12 @@ _ROUNDS = [
     ),
     _count("untrained_clients", pa.int32(), required=False),
     *_fractions("untrained_local_test_accuracy_mean", "untrained_global_test_accuracy_mean"),
+    _count("panel_clients", pa.int32(), required=False),
+    *_fractions("panel_local_test_accuracy_mean"),
     *_bytes("bytes_up", "bytes_down", "bytes_up_cumulative", "bytes_down_cumulative"),
-    *_fractions("density"),
+    *_fractions("density", "inference_flops_share_mean", "selection_reward_mean"),
+    _count("selection_evaluations", pa.int64(), required=False),
+    _field("selection_share", pa.float64(), "fraction", measured=True),
     _number("lr"),
     *_simulated("simulated_seconds", "simulated_seconds_cumulative"),
     *_seconds("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_total"),
@@ -134,7 +145,9 @@ _CLIENTS = [
     ),
     _text("evaluated_as", required=False),
     *_bytes("bytes_up", "bytes_down"),
-    *_fractions("density"),
+    *_fractions("density", "inference_flops_share", "selection_reward"),
+    _count("selection_evaluations", pa.int64(), required=False),
+    *_seconds("seconds_selection"),
     _number("flops", "flop"),
     *_simulated(
         "simulated_seconds_train",

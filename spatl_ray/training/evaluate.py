@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -30,6 +31,13 @@ class Score:
     def accuracy(self) -> float:
         """Share of correct samples, in [0, 1]."""
         return self.correct / self.samples
+
+
+class Validate(Protocol):
+    """Scores a model on a client's own validation split; None if that is empty."""
+
+    def __call__(self, vector: ModelVector, limit: int | None = None) -> Score | None:
+        """On the whole split, or on a seeded sample of at most `limit` of it."""
 
 
 @torch.no_grad()

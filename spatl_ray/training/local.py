@@ -172,6 +172,21 @@ class Trainer:
         mean = float(total) / samples if samples else float("nan")
         return LocalResult(self.model.read(), steps, part_steps, samples, mean)
 
+    def gradient(self, vector: ModelVector, x: Tensor, y: Tensor) -> Array:
+        """Gradient of the training loss at a model in evaluation mode, over its parameters.
+
+        Args:
+            vector: the model.
+            x: samples, shape (n, *shape).
+            y: labels, shape (n,).
+        """
+        self.model.load(vector)
+        self.model.evaluate()
+        with torch.enable_grad():
+            self._gradient(self.loss, x, y)
+        found: Array = self.model.gradient.cpu().numpy().copy()
+        return found
+
     def _gradient(self, loss_of: Loss, x: Tensor, y: Tensor) -> Tensor:
         """The loss of a batch; its gradient is left in `model.gradient`."""
         self.model.gradient.zero_()

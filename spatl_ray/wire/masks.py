@@ -20,13 +20,12 @@ from enum import IntEnum
 from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.errors import WireError
-from spatl_ray.parameters import Bits, Space
+from spatl_ray.parameters import Space
 from spatl_ray.update import WHOLE, Mask, MaskKind
 
-Integers = npt.NDArray[np.int64]
 Buffer = bytes | memoryview
 
 MAX_PARAMETER = 31

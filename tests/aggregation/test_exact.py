@@ -13,9 +13,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatl_ray.aggregation.exact import BLOCK, MAX_ADDENDS, Doubles, ExactSum, limit
+from spatl_ray.aggregation.exact import BLOCK, MAX_ADDENDS, ExactSum, limit
+from spatl_ray.arrays import Bits, Doubles
 from spatl_ray.errors import AggregationError
-from spatl_ray.parameters import Array, Bits
+from spatl_ray.parameters import Array
 from spatl_ray.update import VALUE_TYPES
 
 LEVELS = [1, 2]

@@ -21,8 +21,9 @@ from spatl_ray.aggregation.masked import (
     Weights,
 )
 from spatl_ray.aggregation.verdict import judge_update
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import AggregationError
-from spatl_ray.parameters import Array, Bits, ChannelGroup, Space, make_space
+from spatl_ray.parameters import Array, ChannelGroup, Space, make_space
 from spatl_ray.update import (
     VALUE_TYPES,
     WHOLE,

@@ -15,6 +15,8 @@ from spatl_ray.data.federated import FederatedData
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import Part
 
+pytestmark = pytest.mark.integration
+
 CLIENTS = 8
 COUNTS = [1, 2, 3, 1, 5, 2, 1, 4]
 

@@ -20,10 +20,13 @@ from spatl_ray.engine.backend import Done, RoundPlan, SerialBackend
 from spatl_ray.engine.messages import RoundOutcome
 from spatl_ray.engine.rounds import state_folder
 
+pytestmark = pytest.mark.integration
+
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedavg": {"name": "fedavg"},
     "scaffold": {"name": "scaffold"},
     "spatl": {"name": "spatl", "keep": 0.4, "inference": {"keep": 0.6}},
+    "agent": {"name": "spatl", "agent": {"episodes": 3, "participations": 1}},
 }
 
 
@@ -62,6 +65,15 @@ def test_the_reference_is_not_trivial(reference: dict[str, dict[str, Any]]) -> N
     assert {"trained", "transfer"} <= set(spatl["clients.evaluated_as"])
     first = reference["fedavg"]["model/encoder.0.weight"]
     assert not np.array_equal(first, reference["scaffold"]["model/encoder.0.weight"])
+
+
+def test_the_reference_tunes_agents(reference: dict[str, dict[str, Any]]) -> None:
+    """Heads of clients differ, rewards were measured, and layers have ratios of their own."""
+    agent = reference["agent"]
+    heads = [array for name, array in agent.items() if name.endswith(": agent_head")]
+    assert len({head.tobytes() for head in heads}) > 5
+    assert np.nanmax(agent["clients.selection_reward"]) > 0
+    assert len(set(agent["layers.inference_keep_ratio"])) > 3
 
 
 @pytest.mark.parametrize("name", ALGORITHMS)

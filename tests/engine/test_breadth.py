@@ -19,6 +19,8 @@ from spatl_ray.federation.samplers import SAMPLERS
 from spatl_ray.fields import kinds
 from spatl_ray.models.split import MODELS
 
+pytestmark = pytest.mark.integration
+
 Fields = Mapping[str, Any]
 
 SPLIT = {"train": 0.5, "validation": 0.25, "test": 0.25}

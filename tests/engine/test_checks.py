@@ -14,6 +14,7 @@ from small_runs import small
 from spatl_ray import run
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
+from spatl_ray.engine import rounds
 from spatl_ray.engine.rounds import prepare
 from spatl_ray.errors import ConfigError, ResultsError, SpatlError
 
@@ -66,12 +67,17 @@ def test_batches_of_one_are_refused_where_batch_norm_cannot_take_them(tmp_path: 
         prepare(small(tmp_path, **fields))
 
 
-def test_the_same_config_on_other_data_replaces_nothing(tmp_path: Path) -> None:
+def test_the_same_config_on_other_data_replaces_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Such as files that were changed."""
     experiment = small(tmp_path, rounds=1)
     dataset = load_dataset(experiment.data, 0)
-    run(experiment, dataset=dataset)
+    run(experiment)
     other = replace(dataset, train_x=(dataset.train_x + np.float32(1)))
     again = small(tmp_path, rounds=1, results={"folder": str(tmp_path), "overwrite": True})
-    with pytest.raises(ResultsError, match=r"is one of other data .* another name"):
-        run(again, dataset=other)
-    run(again, dataset=dataset)
+    with monkeypatch.context() as changed:
+        changed.setattr(rounds, "load_dataset", lambda *given: other)
+        with pytest.raises(ResultsError, match=r"is one of other data .* another name"):
+            run(again)
+    run(again)

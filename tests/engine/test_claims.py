@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import pytest
 from small_runs import ran, small, table
+
+pytestmark = pytest.mark.integration
 
 
 def test_half_of_the_channels_cost_at_most_055_of_the_bytes(tmp_path: Path) -> None:

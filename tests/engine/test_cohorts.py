@@ -17,6 +17,8 @@ from spatl_ray.engine.messages import PanelMember
 from spatl_ray.engine.schedule import cohort_weights
 from spatl_ray.errors import ConfigError, SpatlError
 
+pytestmark = pytest.mark.integration
+
 CURRENT = {"name": "power_of_choice", "candidates": 4, "loss": "current"}
 LAST = {"name": "power_of_choice", "candidates": 4, "loss": "last"}
 

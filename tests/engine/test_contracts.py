@@ -24,6 +24,8 @@ from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import build_model
 from spatl_ray.training.local import LocalTask, Trainer
 
+pytestmark = pytest.mark.integration
+
 
 class QuadraticFedDyn(OnQuadratics, FedDyn):
     """FedDyn on quadratics."""
@@ -60,10 +62,10 @@ def test_feddyn_ends_at_the_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     a = np.array([1.0, 2.0, 0.5, 3.0])
     b = np.random.default_rng(0).normal(size=(4, 6)).astype(np.float32).astype(np.float64)
     name, training = "test_contracts:QuadraticFedDyn", {"steps": 20}
-    setting = experiment(name, 4, 150, training=training, options={"alpha": 1.0})
+    setting = experiment(name, 4, 90, training=training, options={"alpha": 1.0})
     backend, _ = play(setting, problem(a, b), tmp_path)
     optimum = (a[:, None] * b).sum(axis=0) / a.sum()
-    assert backend.arrays()["model"] == pytest.approx(optimum, abs=1e-7)
+    assert backend.arrays()["model"] == pytest.approx(optimum, abs=1e-5)
 
 
 def test_fedrep_trains_in_two_phases(tmp_path: Path) -> None:

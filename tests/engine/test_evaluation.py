@@ -22,6 +22,8 @@ from spatl_ray.models.mlp import MLP
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import Score
 
+pytestmark = pytest.mark.integration
+
 ACCURACIES = [
     "local_test_accuracy",
     "local_validation_accuracy",
@@ -45,6 +47,9 @@ def test_every_k_rounds_and_after_the_last(tmp_path: Path, every: int, due: list
         "after_local_test_accuracy_mean",
         "after_global_test_accuracy_mean",
         "untrained_clients",
+        "local_test_clients",
+        "panel_clients",
+        "panel_local_test_accuracy_mean",
     ]
     for column in columns:
         assert rounds.index[rounds[column].notna()].tolist() == due, column
@@ -114,7 +119,7 @@ def test_clients_that_never_trained_are_apart(tmp_path: Path, algorithm: str) ->
         assert rounds[how].loc[1, column] == pytest.approx(everywhere)
     # What trained is the same in all three, to the bit.
     others = [column for column in rounds["skip"] if "accuracy" in column or "loss" in column]
-    others = [column for column in others if not column.startswith("untrained")]
+    others = [column for column in others if not column.startswith(("untrained", "panel"))]
     for how in ("transfer", "skip"):
         assert rounds[how][others].equals(rounds["initial"][others])
 
@@ -128,6 +133,36 @@ def test_the_mean_is_over_clients_that_trained(tmp_path: Path) -> None:
     assert row["local_test_accuracy_mean"] == pytest.approx(own.mean(), rel=1e-15)
     assert row["local_test_accuracy_p10"] == pytest.approx(np.percentile(own, 10))
     assert row["global_test_accuracy"] == pytest.approx(final["global_test_accuracy"].mean())
+
+
+def test_the_panel_mean_is_over_the_same_clients_in_every_round(tmp_path: Path) -> None:
+    """3 of 9 clients train in a round, so that the mean over those that trained changes its members."""
+    for how in ("initial", "transfer"):
+        untrained(tmp_path / how, how)
+        clients, rounds = table(tmp_path / how, "clients"), table(tmp_path / how, "rounds")
+        own = clients.groupby("round")["local_test_accuracy"]
+        assert rounds["panel_clients"].tolist() == own.count().tolist() == [9, 9]
+        mean = rounds["panel_local_test_accuracy_mean"].to_numpy()
+        assert mean == pytest.approx(own.mean().to_numpy(), rel=1e-15)
+        has_trained = clients[clients["evaluated_as"] == "trained"].groupby("round").size()
+        assert rounds["local_test_clients"].tolist() == has_trained.tolist()
+        assert rounds["local_test_clients"][0] == 3
+
+
+def test_the_panel_mean_is_unknown_until_those_that_are_skipped_have_trained(
+    tmp_path: Path,
+) -> None:
+    evaluation = {"untrained": "skip"}
+    fields: dict[str, Any] = {"sampler": "round_robin", "sample_ratio": 0.5, "rounds": 3}
+    run(small(tmp_path, "fedper", evaluation=evaluation, **fields))
+    rounds = table(tmp_path, "rounds")
+    assert rounds["local_test_clients"].tolist() == [3, 6, 6]
+    for column in ("panel_clients", "panel_local_test_accuracy_mean"):
+        assert rounds[column].notna().tolist() == [False, True, True]
+    whole = rounds[1:]
+    assert whole["panel_clients"].tolist() == [6, 6]
+    same = whole["panel_local_test_accuracy_mean"] == whole["local_test_accuracy_mean"]
+    assert same.all()
 
 
 @pytest.mark.parametrize("algorithm", ["fedavg", "fedper"])
@@ -191,7 +226,9 @@ def test_empty_splits_give_nulls(tmp_path: Path, algorithm: str) -> None:
     rounds, clients = table(tmp_path, "rounds"), table(tmp_path, "clients")
     for column in rounds:
         if "local_test" in column or "local_validation" in column:
-            assert rounds[column].isna().all(), column
+            is_count = column == "local_test_clients"
+            assert (rounds[column] == 0 if is_count else rounds[column].isna()).all(), column
+    assert (rounds["panel_clients"] == 0).all()
     assert rounds["global_test_accuracy"].notna().all()
     assert rounds["after_global_test_accuracy_mean"].notna().all()
     for column in ("local_test_accuracy", "local_test_loss", "local_validation_accuracy"):

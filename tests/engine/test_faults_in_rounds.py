@@ -15,6 +15,8 @@ from spatl_ray.config import Experiment
 from spatl_ray.engine.backend import SerialBackend
 from spatl_ray.errors import EngineError
 
+pytestmark = pytest.mark.integration
+
 WHY = {
     "nan": "delta holds NaN or infinite values",
     "inf": "delta holds NaN or infinite values",

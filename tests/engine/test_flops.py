@@ -15,6 +15,8 @@ from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.engine.flops import FORMULAS, training_flops
 from spatl_ray.models.flat import FlatModel
 
+pytestmark = pytest.mark.integration
+
 CIFAR = (3, 32, 32)
 aten = torch.ops.aten
 

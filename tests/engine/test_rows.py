@@ -16,6 +16,7 @@ from small_runs import SIZE, images, saved, small, table
 
 from spatl_ray import run
 from spatl_ray.data.datasets import SampleSpec
+from spatl_ray.data.memory import with_memory
 from spatl_ray.engine import aggregator, rows, worker
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.flops import training_flops
@@ -23,6 +24,8 @@ from spatl_ray.engine.messages import ClientReport, LayerReport, RoundOutcome
 from spatl_ray.parameters import Space
 from spatl_ray.update import Broadcast, Mask, Update
 from spatl_ray.wire.codec import encode
+
+pytestmark = pytest.mark.integration
 
 ALGORITHMS: dict[str, dict[str, Any]] = {
     "fedavg": {"name": "fedavg"},
@@ -173,8 +176,9 @@ def test_counting_flops_leaves_the_model_as_it_was(tmp_path: Path) -> None:
 
 def test_the_run_describes_itself(tmp_path: Path) -> None:
     fields: dict[str, Any] = {"partition": {"name": "classes", "k": 2}, "seed": 5}
-    experiment = small(tmp_path, "fedper", **fields)
-    run(experiment, dataset=images(8, name="my noise"))
+    dataset = images(8, name="my noise")
+    experiment = with_memory(small(tmp_path, "fedper", **fields), dataset)
+    run(experiment, dataset=dataset)
     (row,) = table(tmp_path, "runs").to_dict("records")
     expected = {
         "name": "experiment",

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import pytest
 from small_runs import images, ran, same_bits, saved, server_file, small, table
@@ -13,8 +16,13 @@ import spatl_ray
 from spatl_ray import run
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
-from spatl_ray.errors import ResultsError
+from spatl_ray.data.memory import with_memory
+from spatl_ray.engine.rounds import prepare
+from spatl_ray.errors import ConfigError, ResultsError
+from spatl_ray.experiments import experiment_from
 from spatl_ray.results.schema import unmeasured
+
+pytestmark = pytest.mark.integration
 
 Row = Mapping[str, object]
 
@@ -51,7 +59,7 @@ def assert_same_rows(first: pd.DataFrame, second: pd.DataFrame, name: str) -> No
     """Two tables agree in every column that is not measured."""
     columns = unmeasured(name)
     one, other = (frame[columns].reset_index(drop=True) for frame in (first, second))
-    pd.testing.assert_frame_equal(one, other, check_exact=True)
+    pd.testing.assert_frame_equal(one, other, check_exact=True, check_dtype=False)
 
 
 def test_a_run_leaves_tables_a_model_and_a_summary(tmp_path: Path) -> None:
@@ -192,7 +200,39 @@ def test_data_in_memory(tmp_path: Path) -> None:
     assert table(tmp_path / "results", "clients")["samples"].tolist() == [32] * 18
     (row,) = table(tmp_path / "results", "runs").to_dict("records")
     assert row["dataset"] == "noise"
+    assert row["run_id"] == with_memory(experiment, dataset).run_id != experiment.run_id
+    recorded = json.loads(row["config"])["data"]
+    assert (recorded["name"], recorded["root"]) == ("memory", None)
+    assert recorded["options"] == {"name": "noise", "fingerprint": dataset.fingerprint}
     assert row["data_fingerprint"] == backend.worker.population.data.fingerprint
     again = small(tmp_path / "again", data=data)
     run(again, dataset=dataset)  # with the backend that it makes itself
-    assert same_bits(saved(again), saved(experiment))
+    assert same_bits(saved(with_memory(again, dataset)), saved(with_memory(experiment, dataset)))
+
+
+def test_arrays_alone_are_no_data_set(tmp_path: Path) -> None:
+    arrays = (np.zeros((20, 4), np.float32), np.zeros(20, np.int64))
+    with pytest.raises(ConfigError, match=r"^dataset must be a spatl_ray\.Dataset.* type tuple$"):
+        run(small(tmp_path), dataset=arrays)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_runs_of_different_data_in_memory_stand_side_by_side(tmp_path: Path) -> None:
+    first = images(6)
+    other = replace(first, train_x=first.train_x + np.float32(1))
+    summaries = [run(small(tmp_path, rounds=1), dataset=data) for data in (first, other)]
+    assert summaries[0].run_id != summaries[1].run_id
+    assert set(table(tmp_path, "runs")["run_id"]) == {each.run_id for each in summaries}
+
+
+def test_a_recorded_run_of_data_in_memory_runs_again_on_the_same(tmp_path: Path) -> None:
+    dataset = images(6)
+    summary = run(small(tmp_path, rounds=1), dataset=dataset)
+    (row,) = table(tmp_path, "runs").to_dict("records")
+    recorded = json.loads(row["config"])
+    with pytest.raises(
+        ConfigError, match=r"data\.name must name data that can be loaded, .*'memory'"
+    ):
+        prepare(experiment_from(recorded))
+    recorded["results"]["overwrite"] = True
+    assert run(experiment_from(recorded), dataset=dataset).run_id == summary.run_id

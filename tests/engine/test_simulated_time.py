@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,8 @@ from spatl_ray.engine.messages import ClientReport
 from spatl_ray.engine.rounds import prepare
 from spatl_ray.errors import ConfigError
 from spatl_ray.federation.devices import Times
+
+pytestmark = pytest.mark.integration
 
 DEVICES = {"compute": 1e8, "uplink": 1e5, "downlink": 5e5, "latency": 0.25}
 
@@ -163,13 +166,45 @@ def test_a_deadline_that_nobody_meets_is_refused_before_anything_starts(tmp_path
     assert not (folder / "runs").exists()
 
 
-def test_a_deadline_just_above_the_least_is_tried(tmp_path: Path) -> None:
-    """The bound counts no upload: above it nobody may be in time, and the run still ends."""
-    experiment = small(tmp_path, devices=DEVICES, stragglers={"deadline": 100.0})
-    prepare(experiment)
-    rounds, _ = finished(
-        small(tmp_path, devices={**DEVICES, "uplink": 10.0}, stragglers={"deadline": 50.0})
-    )
+@pytest.mark.parametrize("algorithm", ["fedavg", "scaffold", "spatl", "fedper", "local_only"])
+def test_a_deadline_before_the_end_of_the_upload_is_refused(tmp_path: Path, algorithm: str) -> None:
+    """Just below the fastest client's round, every client would be late in every round."""
+    devices = {**DEVICES, "uplink": 2e3}
+    _, clients = finished(small(tmp_path / "a", algorithm, devices=devices, rounds=1))
+    fastest = float(clients["simulated_seconds"].min())
+    prepare(small(tmp_path, algorithm, devices=devices, stragglers={"deadline": fastest * 1.01}))
+    with pytest.raises(
+        ConfigError, match=r"fastest client \(\d\) needs for download, training and"
+    ):
+        prepare(
+            small(tmp_path, algorithm, devices=devices, stragglers={"deadline": fastest * 0.98})
+        )
+
+
+def test_a_smaller_update_within_a_budget_is_the_least(tmp_path: Path) -> None:
+    devices = {
+        **DEVICES,
+        "uplink": 500,
+        "budget_bytes_up": {"name": "between", "low": 1e3, "high": 4e3},
+    }
+    fields = {"devices": devices, "rounds": 1}
+    _, clients = finished(small(tmp_path / "a", "spatl", **fields))
+    deadline = {"deadline": float(clients["simulated_seconds"].min()) * 1.001}
+    rounds, _ = finished(small(tmp_path / "b", "spatl", **fields, stragglers=deadline))
+    assert rounds["late"].tolist() == [5]
+
+
+def test_an_own_criterion_is_not_asked_about_a_model_that_did_not_move(tmp_path: Path) -> None:
+    algorithm = {"name": "spatl", "criterion": "small_runs:relative"}
+    devices = {**DEVICES, "uplink": 2e3}
+    prepare(small(tmp_path, algorithm, devices=devices, stragglers={"deadline": 2.0}))
+
+
+def test_a_deadline_of_an_own_algorithm_is_tried(tmp_path: Path) -> None:
+    """It is not judged: nobody may be in time, and the run still ends."""
+    own = {"name": "small_runs:SabotagedScaffold", "options": {}}
+    devices = {**DEVICES, "uplink": 10.0}
+    rounds, _ = finished(small(tmp_path, own, devices=devices, stragglers={"deadline": 50.0}))
     assert (rounds["late"] == 6).all()
     assert (rounds["simulated_seconds"] == 50.0).all()
     events = table(tmp_path, "events")
@@ -209,6 +244,75 @@ def test_the_server_waits_for_what_it_takes(tmp_path: Path) -> None:
     with_deadline = small(tmp_path, devices=DEVICES, stragglers={"deadline": 7.0})
     assert round_seconds(with_deadline, reports) == 7.0
     assert round_seconds(with_deadline, [report(i, 3.0, "accepted") for i in range(6)]) == 3.0
+
+
+def test_the_server_waits_for_nobody_who_has_nothing_to_send(tmp_path: Path) -> None:
+    """A client whose training diverged answers without an update."""
+    diverged = replace(report(3, 90.0, "rejected"), has_update=False)
+    good = [report(i, 1.0 + i, "accepted") for i in range(3)]
+    plain = small(tmp_path, devices=DEVICES)
+    assert round_seconds(plain, [*good, diverged]) == 90.0
+    over = small(tmp_path, sample_ratio=0.5, devices=DEVICES, stragglers={"oversample": 2})
+    assert round_seconds(over, [*good, diverged]) == 3.0
+    timed = small(tmp_path, devices=DEVICES, stragglers={"deadline": 7.0})
+    assert round_seconds(timed, [*good, diverged]) == 7.0
+    assert round_seconds(timed, [*good, diverged], elapsed=8.0) == 8.0
+    soon = replace(report(3, 4.0, "rejected"), has_update=False)
+    assert round_seconds(timed, [*good, soon]) == 4.0
+    assert round_seconds(timed, [*good, soon, report(4, None, "failed")]) == 7.0
+
+
+def test_a_diverged_client_does_not_hold_up_a_deadline(tmp_path: Path) -> None:
+    devices = traced(tmp_path, [1e3] * 5 + [1e9])
+    fields = {"devices": devices, "stragglers": {"deadline": 5.0}, "training": {"lr": 1e18}}
+    rounds, clients = finished(small(tmp_path, rounds=1, **fields))
+    assert (clients["status"] == "rejected").any()
+    assert rounds["simulated_seconds"].tolist() == [5.0]
+
+
+def test_a_deadline_below_the_time_of_asking_for_losses_is_refused(tmp_path: Path) -> None:
+    """Candidates are all clients, of whom one has a slow download."""
+    path = tmp_path / "slow.csv"
+    head = "client,flops_per_second,uplink_bytes_per_second,downlink_bytes_per_second"
+    rows = [f"{client},1e9,1e6,{1e2 if client == 0 else 1e6}" for client in range(6)]
+    path.write_text("\n".join([head, *rows]) + "\n")
+    sampler = {"name": "power_of_choice", "candidates": 6, "loss": "current"}
+    fields = {"sample_ratio": 0.5, "rounds": 1, "devices": {"trace": str(path)}, "sampler": sampler}
+    with pytest.raises(
+        ConfigError, match=r"stragglers\.deadline must be at least .* s in which losses"
+    ):
+        run(small(tmp_path / "a", **fields, stragglers={"deadline": 5.0}))
+    some = {**sampler, "candidates": 5}
+    rounds, _ = finished(
+        small(tmp_path / "b", **{**fields, "sampler": some}, stragglers={"deadline": 5.0})
+    )
+    assert rounds["participants"].tolist() == [3]
+
+
+@pytest.mark.parametrize("period", [None, 200])
+def test_a_trace_in_which_nobody_is_ever_there_is_refused(
+    tmp_path: Path, period: int | None
+) -> None:
+    trace = tmp_path / "there.csv"
+    trace.write_text("client,first_round,last_round\n0,3,199\n")
+    there = {"name": "trace", "file": str(trace), "period": period}
+    rule = r"availability\.file must have some client in one of the rounds 0 to 2, got none"
+    with pytest.raises(ConfigError, match=rule):
+        run(small(tmp_path / "a", availability=there))
+    rounds, _ = finished(small(tmp_path / "a", availability=there, rounds=4))
+    assert rounds["participants"].tolist() == [0, 0, 0, 1]
+
+
+def test_a_deadline_is_for_those_who_are_ever_there(tmp_path: Path) -> None:
+    trace = tmp_path / "there.csv"
+    trace.write_text("client,first_round,last_round\n0,0,2\n5,9,9\n")
+    fields = {
+        "availability": {"name": "trace", "file": str(trace)},
+        "devices": traced(tmp_path, [1e3] * 5 + [1e9]),
+        "stragglers": {"deadline": 5.0},
+    }
+    with pytest.raises(ConfigError, match=r"stragglers\.deadline .* the fastest client \(0\)"):
+        run(small(tmp_path / "a", **fields))
 
 
 def test_asking_for_losses_counts_towards_the_deadline(tmp_path: Path) -> None:

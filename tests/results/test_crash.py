@@ -19,6 +19,8 @@ import pytest
 from analysis.load import load
 from spatl_ray.results.writer import ResultsWriter
 
+pytestmark = pytest.mark.integration
+
 MakeRow = Callable[..., dict[str, object]]
 
 ROUNDS = 3

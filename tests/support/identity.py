@@ -109,6 +109,8 @@ def _sleepy(name: str) -> type[Algorithm]:
 SleepyFedavg = _sleepy("fedavg")
 SleepyScaffold = _sleepy("scaffold")
 SleepySpatl = _sleepy("spatl")
+SleepyAgent = SleepySpatl
+"""By the name of its options."""
 
 
 class CrashOnce(Spatl):

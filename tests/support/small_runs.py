@@ -17,13 +17,17 @@ import analysis.load
 from spatl_ray import config, run
 from spatl_ray.algorithms.base import DELTA, ClientView, Proposal
 from spatl_ray.algorithms.scaffold import Scaffold
+from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import federate
+from spatl_ray.data.memory import with_memory
 from spatl_ray.engine.backend import SerialBackend
 from spatl_ray.engine.rounds import RunSummary, state_folder
 from spatl_ray.experiments import experiment_from
-from spatl_ray.federation.sampler import Draw, Integers, Sampler
+from spatl_ray.federation.sampler import Draw, Sampler
+from spatl_ray.selection.candidate import Candidate
+from spatl_ray.selection.salience import channel_norms
 from spatl_ray.training.local import LocalResult
 from spatl_ray.update import Part
 
@@ -52,6 +56,7 @@ def small(folder: Path, algorithm: str | Mapping[str, Any] = "fedavg", **fields:
 def serial(experiment: Experiment, dataset: Dataset | None = None) -> SerialBackend:
     """The backend that `run` would make, to look into afterwards."""
     data = federate(dataset or load_dataset(experiment.data, experiment.seed), experiment)
+    experiment = experiment if dataset is None else with_memory(experiment, dataset)
     return SerialBackend(experiment, data, state_folder(experiment))
 
 
@@ -107,6 +112,14 @@ class SabotagedScaffold(Scaffold):
         values = delta.values.copy()
         values[0] = {"nan": np.nan, "inf": -np.inf, "huge": 1e30}[what]
         return replace(proposal, parts={**proposal.parts, DELTA: Part(delta.mask, values)})
+
+
+def relative(candidate: Candidate) -> Doubles:
+    """Movements over the largest: NaN for a model that did not move."""
+    norms = channel_norms(candidate.space, candidate.update, 2)
+    with np.errstate(invalid="ignore"):
+        scores: Doubles = norms / norms.max()
+    return scores
 
 
 class Headless(nn.Module):

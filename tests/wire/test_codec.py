@@ -12,8 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import WireError
-from spatl_ray.parameters import Bits, ChannelGroup, Space, make_space
+from spatl_ray.parameters import ChannelGroup, Space, make_space
 from spatl_ray.update import (
     VALUE_TYPES,
     WHOLE,

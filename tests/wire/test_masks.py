@@ -10,8 +10,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import WireError
-from spatl_ray.parameters import Bits, Space, make_space
+from spatl_ray.parameters import Space, make_space
 from spatl_ray.update import MaskKind, channel_mask, element_mask
 from spatl_ray.wire.masks import (
     MAX_PARAMETER,

@@ -1,0 +1,55 @@
+"""What a finished run wrote, for commands that go on from it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.compute as pc
+import pyarrow.parquet as pq
+
+from spatl_ray.errors import ResultsError
+from spatl_ray.results.files import reported, run_folder, written
+
+COUNTED = ("accepted", "clipped")
+"""Statuses of a client whose update counted, and whose state was committed."""
+
+
+def run_ids(folder: Path) -> list[str]:
+    """The runs of a results folder, by name."""
+    found = (folder / "runs").glob("run_id=*")
+    return sorted(path.name.partition("=")[2] for path in found if written(path))
+
+
+def read_run(folder: Path, run_id: str) -> dict[str, Any]:
+    """A run's row of table `runs`.
+
+    Raises:
+        ResultsError: there is no such run; the error names those that are there.
+    """
+    files = written(run_folder(folder, "runs", run_id))
+    if not files:
+        there = ", ".join(run_ids(folder)) or "none"
+        raise ResultsError(f"RUN must be a run in {folder}, got {run_id!r}; there are: {there}")
+    with reported("read", files[0]):
+        row: dict[str, Any] = pq.read_table(files[0], partitioning=None).to_pylist()[0]
+    return row
+
+
+def last_counted(folder: Path, run_id: str, client: int) -> int | None:
+    """The last round in which a client's update counted, or None.
+
+    Raises:
+        ResultsError: rows that cannot be read.
+    """
+    for path in reversed(written(run_folder(folder, "clients", run_id))):
+        with reported("read", path):
+            table = pq.read_table(path, columns=["round", "client", "status"], partitioning=None)
+        own = pc.and_(
+            pc.equal(table["client"], client), pc.is_in(table["status"], pa.array(COUNTED))
+        )
+        rounds = table["round"].filter(own)
+        if len(rounds):
+            return int(pc.max(rounds).as_py())
+    return None
