@@ -73,8 +73,8 @@ class Pretraining(Strict):
     updates: Count = 240
     episodes: Count = 16
     steps: Count = 1
-    least_budget: Fraction = 0.6
-    most_budget: Fraction = 0.95
+    least_budget: Fraction = 0.35
+    most_budget: Fraction = 0.9
     learning_rate: Fraction = 1e-3
     prior: NonNegative = 0.05
     checkpoint_every: Count = 10

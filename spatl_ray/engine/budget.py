@@ -86,7 +86,7 @@ def untrained_bytes(
         samples=samples,
         received=algorithm.receive(algorithm.broadcast(algorithm.start_server(initial)), state),
         state=state,
-        validate=lambda vector, limit=None: None,
+        validate=lambda vector, limit=None, channels=None: None,
         seed=experiment.seed,
         budget_bytes_up=budget,
     )

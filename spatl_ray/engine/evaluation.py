@@ -17,6 +17,7 @@ from spatl_ray.models.split import PREDICTOR
 from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.evaluate import Score, evaluate
 from spatl_ray.training.local import LocalTask, Phase, Trainer
+from spatl_ray.training.recalibrate import RECALIBRATION, recalibrate
 
 SAMPLE = 256
 """Training samples behind a gradient that a criterion asks for."""
@@ -42,9 +43,24 @@ class Evaluator:
         x, y = self.population.samples(client, split)
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
-    def validate(self, client: int, vector: ModelVector, limit: int | None = None) -> Score | None:
-        """A model on the client's validation split, or a seeded sample of it; None if that is empty."""
+    def validate(
+        self,
+        client: int,
+        vector: ModelVector,
+        limit: int | None = None,
+        channels: Bits | None = None,
+    ) -> Score | None:
+        """A model on the client's validation split, or a seeded sample of it; None if that is empty.
+
+        Args:
+            client: whose split.
+            vector: the model.
+            limit: samples at most.
+            channels: that are kept for inference; None keeps all.
+        """
         x, y = self.population.sample(client, "validation", limit)
+        if channels is not None and len(y):
+            vector = self.kept(vector, channels, client)
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
     def training_gradient(self, client: int, vector: ModelVector) -> Array:
@@ -56,11 +72,21 @@ class Evaluator:
         x, y = self.population.global_x, self.population.global_y
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
-    def score_kept(self, vector: ModelVector, channels: Bits, client: int) -> Score | None:
-        """A model on the client's own test split, with the channels that are not kept set to 0."""
-        layout = self.blueprint.algorithm.layout
+    def kept(self, vector: ModelVector, channels: Bits, client: int) -> ModelVector:
+        """A client's model for inference: all channels but the given ones are removed.
+
+        Their parameters are 0, and batch norm's statistics are taken anew of a seeded sample of the
+        client's training split.
+        """
+        model, layout = self.blueprint.model, self.blueprint.algorithm.layout
         parameters = vector.parameters * layout.parameters.expand(channels)
-        return self.score(replace(vector, parameters=parameters), client, "test")
+        model.load(replace(vector, parameters=parameters))
+        recalibrate(model.module, self.population.sample(client, "train", RECALIBRATION)[0])
+        return model.read()
+
+    def score_kept(self, vector: ModelVector, channels: Bits, client: int) -> Score | None:
+        """A client's model for inference on its own test split."""
+        return self.score(self.kept(vector, channels, client), client, "test")
 
     def client(
         self, view: ClientView, samples: tuple[Tensor, Tensor], trained: bool

@@ -126,7 +126,8 @@ class _Smaller:
             )
         self._bits = selection.inference
         self._model = blueprint.model
-        self._model.load(self._whole)
+        self._kept = run.worker.evaluator.kept(self._whole, self._bits, view.client)
+        self._model.load(self._kept)
         spec, layout = run.data.dataset.spec, blueprint.algorithm.layout
         self._pruner = Pruner(trace(self._model.split, spec, layout.shared.groups))
         small = self._slimmed()
@@ -145,12 +146,9 @@ class _Smaller:
         """The largest difference to the masked network's outputs, of its largest output."""
         x, _ = self._worker.population.samples(self._view.client, "train")
         x = x[: BATCHES[-1]]
-        layout = self._worker.algorithm.layout
-        masked = self._whole.parameters * layout.parameters.expand(self._bits)
-        self._model.load(ModelVector(masked, self._whole.buffers))
+        self._model.load(self._kept)
         self._model.evaluate()
         expected = self._model.module(x)
-        self._model.load(self._whole)
         self._flat.evaluate()
         found = self._flat.module(x)
         difference = float((found - expected).abs().max() / expected.abs().max().clamp(min=1.0))

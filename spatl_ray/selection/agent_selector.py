@@ -6,7 +6,7 @@ import numpy as np
 
 from spatl_ray import config
 from spatl_ray.errors import ConfigError
-from spatl_ray.parameters import Arrays, ModelVector, Space
+from spatl_ray.parameters import Arrays, Space
 from spatl_ray.selection.agent import act, load_agent
 from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.criteria import make_criterion
@@ -95,13 +95,9 @@ class AgentSelector:
         options, budget = self._options, self._options.budget
         if candidate.budget_flops is not None:
             budget = min(budget, candidate.budget_flops)
-        space, model = candidate.space, candidate.model
 
         def accuracy(pruned: Pruned) -> float:
-            parameters = model.parameters.copy()
-            parameters[: space.size] *= space.expand(pruned.bits)
-            masked = ModelVector(parameters, model.buffers)
-            score = candidate.validate(masked, options.validation_samples)
+            score = candidate.validate(candidate.model, options.validation_samples, pruned.bits)
             return 0.0 if score is None else score.accuracy
 
         return PruningEnvironment(

@@ -22,8 +22,7 @@ from spatl_ray.selection.agent import Agent, act, new_agent
 from spatl_ray.selection.checkpoint import Checkpoints
 from spatl_ray.selection.environment import PruningEnvironment
 from spatl_ray.selection.ppo import Learner, Step, episode, mirrored
-from spatl_ray.selection.scoring import slimmed_accuracy
-from spatl_ray.selection.subject import Subject, train_subject
+from spatl_ray.selection.subject import Subject, accuracy_of, train_subject
 
 NETWORKS = {"seed", "data", "model", "others", "training", "samples", "held_out"}
 """Options on which the trained networks depend."""
@@ -138,7 +137,7 @@ class Pretrainer:
             features=subject.features,
             scores=subject.scores,
             weights=subject.weights,
-            accuracy=slimmed_accuracy(subject.pruner, subject.x[sample], subject.y[sample]),
+            accuracy=accuracy_of(subject, subject.x[sample], subject.y[sample]),
             budget=budget,
             steps=options.steps,
         )
@@ -162,4 +161,4 @@ class Pretrainer:
 def _dense_accuracy(subject: Subject) -> float:
     """Of a network with all channels."""
     everything = subject.pruner.kept(subject.scores, np.ones(len(subject.pruner.layers)))
-    return slimmed_accuracy(subject.pruner, subject.x, subject.y)(everything)
+    return accuracy_of(subject, subject.x, subject.y)(everything)

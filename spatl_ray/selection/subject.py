@@ -19,10 +19,13 @@ from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import PREDICTOR, build_model
 from spatl_ray.parameters import Array, ModelVector, Space
 from spatl_ray.selection.checkpoint import Checkpoints
+from spatl_ray.selection.environment import Accuracy
 from spatl_ray.selection.features import Features
 from spatl_ray.selection.pruning import Pruner
 from spatl_ray.selection.salience import channel_norms
+from spatl_ray.selection.scoring import slimmed_accuracy
 from spatl_ray.training.local import LocalTask, Phase, Trainer
+from spatl_ray.training.recalibrate import RECALIBRATION
 from spatl_ray.training.schedule import learning_rate
 
 EpochDone = Callable[[int, int, float], None]
@@ -98,6 +101,17 @@ def train_subject(
     features = Features(pruner, layout.shared)
     held_out = _taken(dataset, rows[options.samples : last])
     return Subject(model, layout.shared, start, end, samples, pruner, features, scores, *held_out)
+
+
+def accuracy_of(subject: Subject, x: Tensor, y: Tensor) -> Accuracy:
+    """The reward of pruning it.
+
+    Args:
+        subject: the network.
+        x: samples, shape (n, *shape).
+        y: their labels, shape (n,).
+    """
+    return slimmed_accuracy(subject.pruner, subject.trained[0][:RECALIBRATION], x, y)
 
 
 def _trained(

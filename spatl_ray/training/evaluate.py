@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
+from spatl_ray.arrays import Bits
 from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import ModelVector
 
@@ -36,8 +37,14 @@ class Score:
 class Validate(Protocol):
     """Scores a model on a client's own validation split; None if that is empty."""
 
-    def __call__(self, vector: ModelVector, limit: int | None = None) -> Score | None:
-        """On the whole split, or on a seeded sample of at most `limit` of it."""
+    def __call__(
+        self, vector: ModelVector, limit: int | None = None, channels: Bits | None = None
+    ) -> Score | None:
+        """On the whole split, or on a seeded sample of at most `limit` of it.
+
+        With `channels`, shape (channels of all groups,), the others are removed for inference, and
+        batch norm's statistics taken anew of training samples.
+        """
 
 
 @torch.no_grad()

@@ -30,10 +30,10 @@ from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.checkpoint import Checkpoints
 from spatl_ray.selection.environment import Accuracy, PruningEnvironment
 from spatl_ray.selection.ppo import Learner, search
+from spatl_ray.selection.pretrain import NETWORKS
 from spatl_ray.selection.pruning import Pruned
 from spatl_ray.selection.salience import FLOOR
-from spatl_ray.selection.scoring import slimmed_accuracy
-from spatl_ray.selection.subject import Subject, train_subject
+from spatl_ray.selection.subject import Subject, accuracy_of, train_subject
 from spatl_ray.training.local import Trainer
 
 BUDGETS = (0.6, 0.4, 0.8)
@@ -70,7 +70,8 @@ def trained(model: str, seed: int, folder: Path) -> tuple[Subject, Pretraining]:
         samples=what["samples"],
         held_out=REWARD + TEST,
     )
-    checkpoints = Checkpoints(folder / f"{model}-{seed}", digest(options.model_dump_json()))
+    network = options.model_dump_json(include=NETWORKS)
+    checkpoints = Checkpoints(folder / f"{model}-{seed}", digest(network))
 
     def told(done: int, epochs: int, loss: float) -> None:
         print(f"{model} {seed}: epoch {done} of {epochs}, loss {loss:.3f}", flush=True)
@@ -162,9 +163,9 @@ def study(model: str, seed: int, folder: Path) -> None:
     rows = pd.read_parquet(path).to_dict("records") if path.exists() else []
     there = {(row["budget"], row["decided by"]) for row in rows}
     subject, options = trained(model, seed, folder)
-    reward = slimmed_accuracy(subject.pruner, subject.x[:REWARD], subject.y[:REWARD])
+    reward = accuracy_of(subject, subject.x[:REWARD], subject.y[:REWARD])
     others = slice(REWARD, REWARD + SCORED)
-    held_out = slimmed_accuracy(subject.pruner, subject.x[others], subject.y[others])
+    held_out = accuracy_of(subject, subject.x[others], subject.y[others])
     dense = held_out(subject.pruner.kept(subject.scores, np.ones(len(subject.pruner.layers))))
     for budget in BUDGETS:
         for name, decide in deciders(subject, options, reward, budget):

@@ -20,7 +20,6 @@ from spatl_ray.config import Experiment
 from spatl_ray.engine.export import export_client
 from spatl_ray.engine.finished import FinishedRun
 from spatl_ray.errors import ConfigError, ResultsError, StateError
-from spatl_ray.parameters import ModelVector
 
 pytestmark = pytest.mark.integration
 
@@ -50,13 +49,12 @@ def exported(experiment: Experiment, out: Path, client: int = 1, **options: Any)
 
 
 def masked_outputs(experiment: Experiment, bits: np.ndarray, x: torch.Tensor) -> torch.Tensor:
-    """What client 1's whole network gives with the parameters of removed channels set to 0."""
+    """What client 1's whole network gives for inference: removed channels 0, statistics taken anew."""
     finished = FinishedRun(Path(experiment.results.folder), experiment.run_id)
     view, _ = finished.client(1)
     blueprint = finished.worker.blueprint
     whole = blueprint.algorithm.personal_model(view.received, view.state)
-    kept = blueprint.algorithm.layout.parameters.expand(bits)
-    blueprint.model.load(ModelVector(whole.parameters * kept, whole.buffers))
+    blueprint.model.load(finished.worker.evaluator.kept(whole, bits, 1))
     blueprint.model.evaluate()
     with torch.no_grad():
         return blueprint.model.module(x)

@@ -14,6 +14,7 @@ from flat_models import flatten, split_model
 from pruners import pruner_of
 
 from spatl_ray import config
+from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import ModelVector
@@ -27,17 +28,22 @@ MODEL = flatten(split_model("lenet"))
 
 
 class Scorer:
-    """Scores a model by how many values of its encoder are left; None for an empty split."""
+    """Scores a model by how many values are kept for inference; None for an empty split."""
 
     def __init__(self, empty: bool = False) -> None:
         self.limits: list[int | None] = []
         self.empty = empty
 
-    def __call__(self, model: ModelVector, limit: int | None = None) -> Score | None:
+    def __call__(
+        self, model: ModelVector, limit: int | None = None, channels: Bits | None = None
+    ) -> Score | None:
         if self.empty:
             return None
         self.limits.append(limit)
-        return Score(int((model.parameters != 0).sum()), model.parameters.size, 0.0)
+        if channels is None:
+            return Score(model.parameters.size, model.parameters.size, 0.0)
+        kept = MODEL.layout.parameters.expand(channels)
+        return Score(int(kept.sum()), model.parameters.size, 0.0)
 
 
 @pytest.fixture

@@ -58,7 +58,7 @@ def by_hand() -> Candidate:
         model=model,
         update=UPDATE,
         state={},
-        validate=lambda vector, limit=None: None,
+        validate=lambda vector, limit=None, channels=None: None,
         generator=generator,
         gradient_of=lambda vector: GRADIENT,
     )
