@@ -72,6 +72,7 @@ def train_subject(
     checkpoints: Checkpoints,
     done: EpochDone,
     network: int = 0,
+    device: str = "cpu",
 ) -> Subject:
     """Train a network, or read it.
 
@@ -81,6 +82,7 @@ def train_subject(
         checkpoints: hold it after each epoch.
         done: told of each epoch.
         network: index of `options.models`.
+        device: on which it is trained and scored.
 
     Raises:
         ModelError: a network that cannot be built or traced.
@@ -89,17 +91,17 @@ def train_subject(
     split = build_model(options.models[network], dataset.spec, options.seed, torch.float32)
     groups, member = channel_groups(split, dataset.spec, torch.float32)
     layout = make_layout(split, groups, member, lambda part: part != PREDICTOR, "average")
-    model = FlatModel(split, layout, torch.device("cpu"))
+    model = FlatModel(split, layout, torch.device(device))
     rows = seeding.generator(options.seed, "pretraining rows").permutation(len(dataset.train_y))
     last = options.samples + options.held_out
-    samples = _taken(dataset, rows[: options.samples])
+    samples = _taken(dataset, rows[: options.samples], device)
     start = model.read()
     end = _trained(options, model, *samples, checkpoints, done, f"network-{network}")
     model.load(end)
     pruner = Pruner(trace(split, dataset.spec, groups))
     scores = channel_norms(layout.shared, end.parameters[: layout.shared.size], 2)
     features = Features(pruner, layout.shared)
-    held_out = _taken(dataset, rows[options.samples : last])
+    held_out = _taken(dataset, rows[options.samples : last], device)
     return Subject(model, layout.shared, start, end, samples, pruner, features, scores, *held_out)
 
 
@@ -147,6 +149,7 @@ def _trained(
     return vector
 
 
-def _taken(dataset: Dataset, rows: np.ndarray) -> tuple[Tensor, Tensor]:
+def _taken(dataset: Dataset, rows: np.ndarray, device: str) -> tuple[Tensor, Tensor]:
     """Some training samples and their labels."""
-    return torch.from_numpy(dataset.train_x[rows]), torch.from_numpy(dataset.train_y[rows])
+    x, y = (torch.from_numpy(part[rows]) for part in (dataset.train_x, dataset.train_y))
+    return x.to(device), y.to(device)
