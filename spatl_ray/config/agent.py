@@ -31,7 +31,7 @@ class Agent(Strict):
     budget: Fraction = 0.6
     measure: Literal["flops", "parameters"] = "flops"
     participations: Annotated[int, Field(ge=0)] = 2
-    episodes: Annotated[int, Field(ge=1, le=30)] = 10
+    episodes: Annotated[int, Field(ge=1, le=30)] = 8
     steps: Annotated[int, Field(ge=1, le=10)] = 1
     validation_samples: Samples = 256
 
@@ -43,7 +43,7 @@ class Pretraining(Strict):
         seed: of everything.
         data: the data set; neither its test set nor a client takes part.
         model: the network.
-        others: further ones: an agent that learns on one network alone prunes others badly.
+        others: further ones, which take turns with it.
         training: of each network; its `epochs` are all that it gets.
         samples: that each network is trained on.
         held_out: further training samples, from which each update's rewards take `reward_samples`.
@@ -61,11 +61,7 @@ class Pretraining(Strict):
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
     data: Data = Data(name="fashion_mnist")
     model: Model = Model(name="resnet56", options={"width": 8})
-    others: tuple[Model, ...] = (
-        Model(name="vgg11", options={"width": 16, "norm": "batch"}),
-        Model(name="vgg11", options={"width": 32, "norm": "batch"}),
-        Model(name="resnet20", options={"width": 12}),
-    )
+    others: tuple[Model, ...] = ()
     training: Training = Training(epochs=6, lr=0.05, schedule="cosine", weight_decay=5e-4)
     samples: Count = 8_000
     held_out: Count = 5_000

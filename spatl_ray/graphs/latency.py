@@ -35,7 +35,8 @@ def measure(module: nn.Module, spec: SampleSpec, batch: int, repeats: int) -> fl
     for name, value in (("batch", batch), ("repeats", repeats)):
         if value < 1:
             raise ModelError(f"{name} must be at least 1, got {value}")
-    sample = blank(spec, batch, next(module.parameters()).dtype)
+    first = next(module.parameters())
+    sample = blank(spec, batch, first.dtype).to(first.device)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
     try:

@@ -156,7 +156,8 @@ def keeps_zero(node: fx.Node, module: nn.Module | None) -> bool:
     """Whether an activation gives 0 for 0 in evaluation mode, by trying it."""
     if isinstance(module, DROPOUTS) or operation(node) in IDENTITIES:
         return True
-    zero = torch.zeros(1)
+    own = () if module is None else tuple(module.parameters())
+    zero = own[0].new_zeros(1) if own else torch.zeros(1)
     if module is not None:
         return not module(zero).any()
     args = tuple(zero if isinstance(a, fx.Node) else a for a in node.args)

@@ -30,7 +30,7 @@ def trace(split: SplitModel, spec: SampleSpec, groups: tuple[ChannelGroup, ...])
     others are seen through.
 
     Args:
-        split: the network; on the CPU.
+        split: the network.
         spec: of the data.
         groups: the channel groups of its space.
 

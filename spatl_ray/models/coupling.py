@@ -42,7 +42,7 @@ def _followers(module: nn.Module, spec: SampleSpec, dtype: torch.dtype) -> dict[
     try:
         module.eval()
         with torch.no_grad():
-            module(blank(spec, 2, dtype))
+            module(blank(spec, 2, dtype).to(next(module.parameters()).device))
     finally:
         module.train(was_training)
         for handle in handles:

@@ -262,3 +262,14 @@ def test_the_network_itself_is_named_if_it_cannot_be_traced() -> None:
         trace(split, spec, ())
     assert module.training
     assert module.encoder.training
+
+
+@pytest.mark.parametrize("name", ["resnet20", "vgg11"])
+def test_a_network_is_traced_on_its_own_device(name: str) -> None:
+    """One without values stands for a GPU."""
+    spec = SampleSpec((1, 32, 32), 10)
+    split = split_model(name, spec.shape)
+    groups, _ = channel_groups(split, spec, torch.float32)
+    expected = trace(split, spec, groups)
+    split.module.to("meta")
+    assert trace(split, spec, groups).nodes == expected.nodes
