@@ -22,6 +22,10 @@ from spatl_ray.training.recalibrate import RECALIBRATION, recalibrate
 SAMPLE = 256
 """Training samples behind a gradient that a criterion asks for."""
 
+SCORING = 32
+"""Training samples behind batch norm's statistics where selections are compared: half as many as in use,
+as they are the same for all that are compared."""
+
 
 class Evaluator:
     """Scores models in the worker's flat model.
@@ -60,7 +64,7 @@ class Evaluator:
         """
         x, y = self.population.sample(client, "validation", limit)
         if channels is not None and len(y):
-            vector = self.kept(vector, channels, client)
+            vector = self.kept(vector, channels, client, SCORING)
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
     def training_gradient(self, client: int, vector: ModelVector) -> Array:
@@ -72,7 +76,9 @@ class Evaluator:
         x, y = self.population.global_x, self.population.global_y
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
-    def kept(self, vector: ModelVector, channels: Bits, client: int) -> ModelVector:
+    def kept(
+        self, vector: ModelVector, channels: Bits, client: int, samples: int = RECALIBRATION
+    ) -> ModelVector:
         """A client's model for inference: all channels but the given ones are removed.
 
         Their parameters are 0, and batch norm's statistics are taken anew of a seeded sample of the
@@ -81,7 +87,7 @@ class Evaluator:
         model, layout = self.blueprint.model, self.blueprint.algorithm.layout
         parameters = vector.parameters * layout.parameters.expand(channels)
         model.load(replace(vector, parameters=parameters))
-        recalibrate(model.module, self.population.sample(client, "train", RECALIBRATION)[0])
+        recalibrate(model.module, self.population.sample(client, "train", samples)[0])
         return model.read()
 
     def score_kept(self, vector: ModelVector, channels: Bits, client: int) -> Score | None:
