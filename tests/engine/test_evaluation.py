@@ -10,7 +10,7 @@ import pytest
 import torch
 from client_rounds import committed
 from cohort_draws import sample_cohort
-from small_runs import HIDDEN, SIZE, ran, same_bits, saved, small, table
+from small_runs import HIDDEN, SIZE, ran, same_bits, saved, serial, small, table
 
 from spatl_ray import run
 from spatl_ray.data.datasets import Dataset, load_dataset
@@ -21,6 +21,7 @@ from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.models.mlp import MLP
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import Score
+from spatl_ray.training.recalibrate import RECALIBRATION
 
 pytestmark = pytest.mark.integration
 
@@ -296,3 +297,30 @@ def test_all_test_samples_if_none_or_too_many_are_asked(
     _, backend = ran(small(tmp_path, rounds=1, evaluation={"global_samples": samples}))
     dataset = backend.worker.population.data.dataset
     assert np.array_equal(backend.worker.population.global_y.numpy(), dataset.test_y)
+
+
+def test_a_model_for_inference_has_statistics_of_the_clients_own_samples(tmp_path: Path) -> None:
+    experiment = small(tmp_path, "spatl", model={"name": "resnet20", "options": {"width": 2}})
+    backend = serial(experiment)
+    backend.start()
+    worker = backend.worker
+    model, layout = worker.blueprint.model, worker.algorithm.layout
+    vector = worker.blueprint.initial
+    bits = np.arange(layout.shared.channels) % 3 > 0
+
+    kept = worker.evaluator.kept(vector, bits, client=1)
+    assert np.array_equal(kept.parameters, vector.parameters * layout.parameters.expand(bits))
+    x, _ = worker.population.sample(1, "train", RECALIBRATION)
+    model.load(kept)
+    model.evaluate()
+    first = next(m for m in model.module.modules() if isinstance(m, torch.nn.BatchNorm2d))
+    inputs: list[torch.Tensor] = []
+    first.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
+    with torch.no_grad():
+        model.module(x)
+    means = inputs[0].mean(dim=(0, 2, 3))
+    assert torch.allclose(first.running_mean, means, atol=1e-6)
+    again = worker.evaluator.kept(vector, bits, client=1)
+    assert np.array_equal(kept.buffers, again.buffers)
+    other = worker.evaluator.kept(vector, bits, client=2)
+    assert not np.array_equal(kept.buffers, other.buffers)
