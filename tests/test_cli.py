@@ -183,20 +183,25 @@ def ended(folder: Path) -> str:
     return str(run["status"])
 
 
+def check_interrupted(folder: Path, capsys: Capture, logger: str, status: int) -> None:
+    """A run that its logger stops ends with the exit status, and says so in its results."""
+    options = [
+        *SMALL,
+        *ENDLESS,
+        f"results.folder={folder}",
+        f"results.loggers=[stopping:{logger}]",
+    ]
+    assert main(["run", "demo", *options]) == status
+    assert "run interrupted" in capsys.readouterr().out
+    assert ended(folder) == "interrupted"
+
+
 @pytest.mark.parametrize(("logger", "status"), STOPPED)
 @pytest.mark.usefixtures("listening")
 def test_what_stops_a_run_leaves_readable_results(
     tmp_path: Path, capsys: Capture, logger: str, status: int
 ) -> None:
-    options = [
-        *SMALL,
-        *ENDLESS,
-        f"results.folder={tmp_path}",
-        f"results.loggers=[stopping:{logger}]",
-    ]
-    assert main(["run", "demo", *options]) == status
-    assert "run interrupted" in capsys.readouterr().out
-    assert ended(tmp_path) == "interrupted"
+    check_interrupted(tmp_path, capsys, logger, status)
 
 
 @pytest.mark.parametrize(("logger", "status"), STOPPED)
@@ -206,15 +211,7 @@ def test_more_signals_do_not_cut_short_how_a_run_ends(
 ) -> None:
     """The first one gives the exit status, and none can end the interpreter as it closes."""
     stopping.send_during(monkeypatch, "finish", *stopping.SIGNALS)
-    options = [
-        *SMALL,
-        *ENDLESS,
-        f"results.folder={tmp_path}",
-        f"results.loggers=[stopping:{logger}]",
-    ]
-    assert main(["run", "demo", *options]) == status
-    assert "run interrupted" in capsys.readouterr().out
-    assert ended(tmp_path) == "interrupted"
+    check_interrupted(tmp_path, capsys, logger, status)
     assert {signal.getsignal(number) for number in stopping.SIGNALS} == {signal.SIG_IGN}
 
 
