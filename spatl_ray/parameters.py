@@ -80,6 +80,15 @@ class Space:
         """Number of bits of a channel mask: the channels of all groups together."""
         return sum(group.channels for group in self.groups)
 
+    @cached_property
+    def norm_scales(self) -> tuple[Segment, ...]:
+        """The factors with which normalisations multiply the channels of the groups."""
+        return tuple(
+            segment
+            for segment in self.segments
+            if segment.group >= 0 and len(segment.shape) == 1 and segment.name.endswith(".weight")
+        )
+
     def views(self, vector: Array) -> dict[str, Array]:
         """The vector's segments by name, as views in their shapes."""
         return {s.name: vector[s.span].reshape(s.shape) for s in self.segments}

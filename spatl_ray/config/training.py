@@ -66,6 +66,8 @@ class Training(Strict):
         decay: factor of the exponential schedule.
         momentum: heavy-ball momentum; it starts at 0 in each round.
         weight_decay: added to the gradient as weight_decay * parameter.
+        norm_sparsity: weight of the L1 norm of the normalisations' scales behind prunable layers, in the
+            loss: channels that matter little fade during training (Liu et al., ICCV 2017).
         clip_norm: L2 bound on a step's gradient, or None.
         buffers: floating-point buffers (batch norm's running statistics) are averaged or local.
         dtype: of parameters and arithmetic; float64 is for tests.
@@ -82,6 +84,7 @@ class Training(Strict):
     decay: Fraction = 1.0
     momentum: Annotated[float, Field(ge=0, lt=1)] = 0.9
     weight_decay: NonNegative = 0.0
+    norm_sparsity: NonNegative = 0.0
     clip_norm: Positive | None = None
     buffers: Literal["average", "local"] = "average"
     dtype: Literal["float32", "float64"] = "float32"

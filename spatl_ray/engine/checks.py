@@ -23,7 +23,7 @@ from spatl_ray.federation.samplers import make_sampler
 from spatl_ray.loggers.registry import check_loggers
 from spatl_ray.models.split import blank, model_factory
 from spatl_ray.training.augment import check_augment
-from spatl_ray.training.local import LocalTask, Trainer
+from spatl_ray.training.local import LocalTask, Trainer, sparse_scales
 from spatl_ray.training.loss import load_loss, make_loss
 from spatl_ray.update import Broadcast
 from spatl_ray.wire.codec import encode
@@ -40,6 +40,7 @@ def check(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> 
     """
     faults = faults_of(
         *_checks_with_data(experiment, data),
+        lambda: sparse_scales(blueprint.model, experiment.training),
         lambda: _check_one_sample(experiment, data, blueprint),
         lambda: _check_deadline(experiment, data, blueprint),
         lambda: check_budget(experiment, blueprint, data.sizes("train")),

@@ -59,11 +59,10 @@ def norm_scale(candidate: Candidate) -> Scores:
     """
     space = candidate.space
     scores = np.full(space.channels, np.nan)
-    for segment in space.segments:
-        if segment.group >= 0 and len(segment.shape) == 1 and segment.name.endswith(".weight"):
-            group = space.groups[segment.group]
-            own = slice(group.offset, group.offset + group.channels)
-            scores[own] = np.abs(candidate.weights[segment.span])
+    for segment in space.norm_scales:
+        group = space.groups[segment.group]
+        own = slice(group.offset, group.offset + group.channels)
+        scores[own] = np.abs(candidate.weights[segment.span])
     without = [g.name for g in space.groups if np.isnan(scores[g.offset])]
     if without:
         raise ConfigError(

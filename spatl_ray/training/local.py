@@ -112,6 +112,24 @@ class _Correction:
             gradient[:n].add_(parameters[:n] - self.anchor, alpha=self.mu)
 
 
+def sparse_scales(model: FlatModel, training: Training) -> Tensor | None:
+    """Positions of the scales that `norm_sparsity` draws to 0; None if that is off.
+
+    Raises:
+        ConfigError: the model has none.
+    """
+    if not training.norm_sparsity:
+        return None
+    segments = model.layout.parameters.norm_scales
+    if not segments:
+        raise ConfigError(
+            "training.norm_sparsity must be 0 for a model without a normalisation behind a "
+            f"prunable layer, got {training.norm_sparsity:g}"
+        )
+    spans = [torch.arange(s.span.start, s.span.stop) for s in segments]
+    return torch.cat(spans).to(model.parameters.device)
+
+
 class Trainer:
     """Runs local tasks on one flat model.
 
@@ -120,20 +138,22 @@ class Trainer:
         training: batch size, momentum and so on.
 
     Raises:
-        ConfigError: a loss that cannot be loaded.
+        ConfigError: a loss that cannot be loaded, or norm sparsity without a normalisation.
     """
 
     def __init__(self, model: FlatModel, training: Training) -> None:
         self.model = model
         self.training = training
         self.loss = load_loss(training.loss)
+        self._scales = sparse_scales(model, training)
 
     def run(
         self, task: LocalTask, x: Tensor, y: Tensor, lr: float, batches: np.random.Generator
     ) -> LocalResult:
         """Train from `task.start`; momentum starts at 0.
 
-        The order of a step is gradient, clipping, weight decay, correction, momentum.
+        The order of a step is gradient, clipping, weight decay and norm sparsity, correction,
+        momentum.
 
         Args:
             task: what to train.
@@ -225,6 +245,9 @@ class Trainer:
             gradient.mul_((self.training.clip_norm / (norm + 1e-12)).clamp(max=1.0))
         if self.training.weight_decay:
             gradient.add_(parameters, alpha=self.training.weight_decay)
+        if self._scales is not None:
+            signs = parameters[self._scales].sign_()
+            gradient.index_add_(0, self._scales, signs, alpha=self.training.norm_sparsity)
         correction.apply(parameters, gradient)
         for span in trained:
             moved = velocity[span].mul_(self.training.momentum).add_(gradient[span])

@@ -81,3 +81,10 @@ def test_the_same_config_on_other_data_replaces_nothing(
         with pytest.raises(ResultsError, match=r"is one of other data .* another name"):
             run(again)
     run(again)
+
+
+def test_norm_sparsity_without_a_norm_is_found_before_any_work(tmp_path: Path) -> None:
+    training = {"norm_sparsity": 0.1, "loss": "nowhere:loss"}
+    text = faults(small(tmp_path, model={"name": "mlp"}, training=training))
+    assert "training.norm_sparsity must be 0 for a model without" in text
+    assert "training.loss" in text

@@ -8,11 +8,13 @@ import torch
 from flat_models import LR, digits, flatten, order, split_model, train
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
 from spatl_ray.config import Training
 from spatl_ray.errors import ConfigError
+from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.evaluate import evaluate
 from spatl_ray.training.local import LocalTask, Trainer
@@ -201,3 +203,51 @@ def test_a_proximal_term_needs_a_centre() -> None:
     model = flatten(split_model("mlp"))
     with pytest.raises(ConfigError, match=r"needs an anchor, got mu=0.1 without one"):
         LocalTask(model.read(), mu=0.1)
+
+
+# --- sparse scales --------------------------------------------------------------------------------
+
+
+def scales(model: FlatModel) -> NDArray[np.bool_]:
+    """Where the factors of batch norms behind convolutions are."""
+    found = np.zeros(model.layout.parameters.size, dtype=np.bool_)
+    for name, module in model.module.named_modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            (own,) = (s for s in model.layout.parameters.segments if s.name == f"{name}.weight")
+            found[own.span] = True
+    return found
+
+
+def test_norm_sparsity_moves_each_scale_to_0_by_the_rate_times_its_weight_a_step() -> None:
+    model = flatten(split_model("resnet20", dtype=torch.float64, width=4))
+    where, start = scales(model), model.read()
+    draw = np.random.default_rng(0)
+    values = np.where(where, draw.choice([-1, 1], len(where)) * 0.5, start.parameters)
+    task = LocalTask(ModelVector(values, start.buffers), loss=without_gradient)
+    end = train(model, task, steps=3, momentum=0.0, norm_sparsity=0.25).end.parameters
+    assert np.allclose(end[where], values[where] * (1 - 3 * LR * 0.25 / 0.5), rtol=0, atol=1e-15)
+    assert np.array_equal(end[~where], values[~where])
+
+
+def test_norm_sparsity_is_the_l1_norm_of_the_scales_in_the_loss() -> None:
+    model = flatten(split_model("resnet20", dtype=torch.float64, width=4))
+    start = model.read()
+
+    def penalised(output: Tensor, labels: Tensor) -> Tensor:
+        norms = [m for m in model.module.modules() if isinstance(m, torch.nn.BatchNorm2d)]
+        return functional.cross_entropy(output, labels) + 0.01 * sum(
+            m.weight.abs().sum() for m in norms
+        )
+
+    expected = train(model, LocalTask(start, loss=penalised), steps=4).end.parameters
+    got = train(model, LocalTask(start), steps=4, norm_sparsity=0.01).end.parameters
+    plain = train(model, LocalTask(start), steps=4).end.parameters
+    assert np.allclose(got, expected, rtol=0, atol=1e-12)
+    assert not np.allclose(got, plain, rtol=0, atol=1e-6)
+
+
+def test_norm_sparsity_needs_a_norm_behind_a_prunable_layer() -> None:
+    with pytest.raises(
+        ConfigError, match=r"norm_sparsity must be 0 for a model without .*, got 0.1"
+    ):
+        Trainer(flatten(split_model("lenet")), Training(norm_sparsity=0.1))
