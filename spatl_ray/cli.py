@@ -241,7 +241,8 @@ def _export(arguments: argparse.Namespace) -> int:
 
     run_id, client, folder = arguments.run_id, arguments.client, arguments.folder.absolute()
     out = arguments.out or folder / "exports" / f"{run_id}-client-{client}"
-    rows = export_client(folder, run_id, client, out, arguments.epochs, arguments.repeats)
+    numbers = (arguments.epochs, arguments.repeats, arguments.episodes)
+    rows = export_client(folder, run_id, client, out, *numbers)
     print(f"{report_text(rows)}\n\nmodel.pt2, model.safetensors and report.json are in {out}")
     return OK
 
@@ -317,14 +318,42 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument("--version", action="version", version=f"spatl {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, command, parent, text in (
+        ("run", _run, _named(), "run an experiment"),
+        ("validate", _validate, _named(), "check an experiment and show all of it"),
+        ("partition", _partition, _with_picture(), "show who holds which samples"),
+        ("export", _export, _of_export(), "write a client's smaller model, with a report"),
+        ("pretrain-agent", _pretrain_agent, _of_pretraining(), "pre-train a selection agent"),
+        (
+            "list",
+            _list,
+            _common(),
+            "show what an experiment can name: algorithms, data sets, presets",
+        ),
+    ):
+        added = commands.add_parser(name, parents=[parent], help=text, description=text)
+        added.set_defaults(command=command)
+    return parser
+
+
+def _common() -> argparse.ArgumentParser:
+    """What every command takes."""
     common = argparse.ArgumentParser(add_help=False)
     common.add_argument("--traceback", action="store_true", help="show where an error arose")
-    named = argparse.ArgumentParser(add_help=False, parents=[common])
+    return common
+
+
+def _named() -> argparse.ArgumentParser:
+    named = _common()
     named.add_argument("source", metavar="FILE|PRESET", help="a YAML file, or a preset's name")
     named.add_argument(
         "overrides", metavar="key=value", nargs="*", help="e.g. algorithm.keep=0.3, partition=iid"
     )
-    picture = argparse.ArgumentParser(add_help=False, parents=[named])
+    return named
+
+
+def _with_picture() -> argparse.ArgumentParser:
+    picture = _named()
     choice = picture.add_mutually_exclusive_group()
     choice.add_argument(
         "--picture",
@@ -334,7 +363,11 @@ def _parser() -> argparse.ArgumentParser:
         "partition-DATASET-PARTITION-CLIENTS.png here, numbered if that is taken",
     )
     choice.add_argument("--no-picture", action="store_true", help="print the figures only")
-    pretraining = argparse.ArgumentParser(add_help=False, parents=[common])
+    return picture
+
+
+def _of_pretraining() -> argparse.ArgumentParser:
+    pretraining = _common()
     pretraining.add_argument(
         "overrides", metavar="key=value", nargs="*", help="e.g. seed=1, updates=300, data=digits"
     )
@@ -345,7 +378,11 @@ def _parser() -> argparse.ArgumentParser:
         default=Path("agent.safetensors"),
         help="of the agent; checkpoints and learning curve lie beside it, and what they hold is gone on from",
     )
-    exported = argparse.ArgumentParser(add_help=False, parents=[common])
+    return pretraining
+
+
+def _of_export() -> argparse.ArgumentParser:
+    exported = _common()
     exported.add_argument(
         "run_id", metavar="RUN", help="name of a finished run, as `spatl run` told it"
     )
@@ -356,27 +393,18 @@ def _parser() -> argparse.ArgumentParser:
     exported.add_argument(
         "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
     )
-    exported.add_argument(
-        "--epochs",
-        metavar="N",
-        type=int,
-        default=0,
-        help="of fine-tuning on the client's own samples",
+    numbers = (
+        ("--epochs", 0, "of fine-tuning on the client's own samples"),
+        ("--repeats", 50, "forward passes behind each latency"),
+        (
+            "--episodes",
+            None,
+            "of the agent's search for what the final model keeps (30; 0: what it found in the run)",
+        ),
     )
-    exported.add_argument(
-        "--repeats", metavar="N", type=int, default=50, help="forward passes behind each latency"
-    )
-    for name, command, parent, text in (
-        ("run", _run, named, "run an experiment"),
-        ("validate", _validate, named, "check an experiment and show all of it"),
-        ("partition", _partition, picture, "show who holds which samples"),
-        ("export", _export, exported, "write a client's smaller model, with a report"),
-        ("pretrain-agent", _pretrain_agent, pretraining, "pre-train a selection agent"),
-        ("list", _list, common, "show what an experiment can name: algorithms, data sets, presets"),
-    ):
-        added = commands.add_parser(name, parents=[parent], help=text, description=text)
-        added.set_defaults(command=command)
-    return parser
+    for name, default, text in numbers:
+        exported.add_argument(name, metavar="N", type=int, default=default, help=text)
+    return exported
 
 
 if __name__ == "__main__":

@@ -260,8 +260,16 @@ class Algorithm(ABC):
         moved: Array = end.parameters[: self.layout.shared.size] - view.received[MODEL]
         return moved
 
-    def inference(self, view: ClientView, model: ModelVector) -> Selection | None:
-        """What a client keeps of a whole model for inference; None if the algorithm removes nothing."""
+    def inference(
+        self, view: ClientView, model: ModelVector, episodes: int = 0
+    ) -> Selection | None:
+        """What a client keeps of a whole model for inference; None if the algorithm removes nothing.
+
+        Args:
+            view: what the client sees.
+            model: its whole model.
+            episodes: of a search for it; 0 takes what is known.
+        """
         return None
 
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:

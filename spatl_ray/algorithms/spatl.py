@@ -120,14 +120,15 @@ class Spatl(Controlled):
 
         return self.selector.select(self._candidate(view, end, update, bytes_of))
 
-    def inference(self, view: ClientView, model: ModelVector) -> Selection | None:
+    def inference(
+        self, view: ClientView, model: ModelVector, episodes: int = 0
+    ) -> Selection | None:
         """The selector's decision on a model that is only used: nothing of it is sent."""
         if self.selector is None or not (self.options.agent or self.options.inference):
             return None
         free = replace(view, budget_bytes_up=None)
-        return self.selector.select(
-            self._candidate(free, model, self.movement(view, model), bytes_of=None)
-        )
+        candidate = self._candidate(free, model, self.movement(view, model), bytes_of=None)
+        return self.selector.select(replace(candidate, episodes=episodes))
 
     def _candidate(
         self,

@@ -36,6 +36,9 @@ from spatl_ray.training.local import LocalTask, Phase, Trainer
 BATCHES = (1, 64)
 """Samples in the forward passes whose latency is measured."""
 
+EPISODES = 30
+"""Of the agent's search on a client's model (at most as many are published: Yu et al., SC22)."""
+
 TOLERANCE = 1e-5
 """Between outputs of the smaller and the masked network, of the largest output."""
 
@@ -62,7 +65,13 @@ class Figures:
 
 
 def export_client(
-    folder: Path, run_id: str, client: int, out: Path, epochs: int = 0, repeats: int = 50
+    folder: Path,
+    run_id: str,
+    client: int,
+    out: Path,
+    epochs: int = 0,
+    repeats: int = 50,
+    episodes: int | None = None,
 ) -> list[Figures]:
     """Write a client's smaller model and report.
 
@@ -73,6 +82,8 @@ def export_client(
         out: folder that is made; nothing of it stays if anything fails.
         epochs: of fine-tuning the smaller model on the client's own training split.
         repeats: forward passes behind each latency.
+        episodes: of the agent's search for what this model keeps: what it found in the run was for an earlier
+            one. 0 keeps that; None is EPISODES for a run with an agent.
 
     Returns:
         Figures of the dense and the smaller network, and of the fine-tuned one if there are epochs.
@@ -82,10 +93,11 @@ def export_client(
         ResultsError: no such run, or one that did not finish.
         EngineError: the smaller network's outputs are not those of the masked one.
     """
-    _check(out, epochs, repeats)
+    _check(out, {"epochs": (epochs, 0), "repeats": (repeats, 1), "episodes": (episodes or 0, 0)})
     run = FinishedRun(folder, run_id)
     view, has_trained = run.client(client)
-    smaller = _Smaller(run, view)
+    episodes = _episodes(run, episodes)
+    smaller = _Smaller(run, view, episodes)
     rows = [smaller.figures("dense", repeats), smaller.figures("slim", repeats)]
     if epochs:
         smaller.fine_tune(epochs)
@@ -94,6 +106,8 @@ def export_client(
         "run_id": run_id,
         "client": client,
         "has_trained": has_trained,
+        "episodes": episodes,
+        "validation_accuracy": smaller.reward,
         "epochs": epochs,
         "largest_difference_to_masked": smaller.difference,
         "networks": [asdict(row) for row in rows],
@@ -102,29 +116,38 @@ def export_client(
     return rows
 
 
-def _check(out: Path, epochs: int, repeats: int) -> None:
+def _check(out: Path, numbers: Mapping[str, tuple[int, int]]) -> None:
+    """Refuse a folder that is there, or a number below its least."""
     if out.exists():
         raise ConfigError(f"--out must be a folder that is not there yet, got {str(out)!r}")
-    for name, value, least in (("epochs", epochs, 0), ("repeats", repeats, 1)):
+    for name, (value, least) in numbers.items():
         if value < least:
             raise ConfigError(f"--{name} must be at least {least}, got {value}")
+
+
+def _episodes(run: FinishedRun, episodes: int | None) -> int:
+    """Of the agent's search; without an agent there is none."""
+    has_agent = getattr(run.experiment.algorithm, "agent", None) is not None
+    if episodes and not has_agent:
+        raise ConfigError(f"--episodes must be 0 for a run without an agent, got {episodes}")
+    return (EPISODES if has_agent else 0) if episodes is None else episodes
 
 
 class _Smaller:
     """A client's whole and smaller network."""
 
-    def __init__(self, run: FinishedRun, view: ClientView) -> None:
+    def __init__(self, run: FinishedRun, view: ClientView, episodes: int) -> None:
         self._run, self._view = run, view
         self._worker = run.worker
         blueprint: Blueprint = run.worker.blueprint
         self._whole = blueprint.algorithm.personal_model(view.received, view.state)
-        selection = blueprint.algorithm.inference(view, self._whole)
+        selection = blueprint.algorithm.inference(view, self._whole, episodes)
         if selection is None or selection.inference is None:
             raise ConfigError(
                 "the run's algorithm.agent or algorithm.inference must be given for an export, got "
                 "neither: it keeps all channels for inference"
             )
-        self._bits = selection.inference
+        self._bits, self.reward = selection.inference, selection.reward
         self._model = blueprint.model
         self._kept = run.worker.evaluator.kept(self._whole, self._bits, view.client)
         self._model.load(self._kept)
@@ -165,7 +188,8 @@ class _Smaller:
         samples = self._worker.population.samples(view.client, "train")
         task = LocalTask(self._values, phases=(Phase(epochs=epochs),))
         key = (view.seed, "export", view.round, view.client)
-        trainer = Trainer(self._flat, training)
+        # What remains has been chosen: its scales need not fade any more.
+        trainer = Trainer(self._flat, training.model_copy(update={"norm_sparsity": 0.0}))
         with seeding.torch_seeded(*key):
             result = trainer.run(task, *samples, training.lr, seeding.generator(*key))
         self._values = result.end

@@ -114,23 +114,29 @@ class AgentSelector:
         self, candidate: Candidate, environment: PruningEnvironment
     ) -> tuple[Arrays, Found | None]:
         """The state after this participation, and what fine-tuning found, if there was one."""
-        if HEAD not in candidate.state:
-            return {}, None
-        own = {name: candidate.state[name] for name in (HEAD, TUNED, RATIOS)}
-        if own[TUNED][0] >= self._options.participations:
+        names = (HEAD, TUNED, RATIOS)
+        own = {name: candidate.state[name] for name in names if name in candidate.state}
+        episodes = self._planned(own) if candidate.episodes is None else candidate.episodes
+        if not episodes or candidate.validate(candidate.model, 1) is None:
             return own, None
-        if candidate.validate(candidate.model, 1) is None:
-            return own, None
+        known = own.get(RATIOS, np.zeros(1))
         found = search(
             self._agent,
             Learner(self._agent, only_head=True),
             environment,
             candidate.generator,
-            self._options.episodes,
-            [environment.at(own[RATIOS])] if own[RATIOS].any() else [],
+            episodes,
+            [environment.at(known)] if known.any() else [],
         )
+        if not own:
+            return {}, found
         state = {HEAD: self._agent.head(), TUNED: own[TUNED] + 1, RATIOS: found.pruned.ratios}
         return state, found
+
+    def _planned(self, own: Arrays) -> int:
+        """Episodes of fine-tuning in this participation."""
+        is_due = TUNED in own and own[TUNED][0] < self._options.participations
+        return self._options.episodes if is_due else 0
 
     def _decided(self, candidate: Candidate, environment: PruningEnvironment) -> Pruned:
         """What the ratios that were found keep, else the agent's mean action."""

@@ -32,6 +32,7 @@ class Candidate:
             (space.channels,); needed with `budget_bytes`.
         gradient_of: gradient of the training loss at a model, over its parameters, on a seeded sample
             of the client's training split; needed by criteria that ask for it.
+        episodes: of a selector's search for this decision; None leaves it to the selector, 0 searches not.
 
     Raises:
         ConfigError: a budget of bytes without `bytes_of`.
@@ -49,6 +50,7 @@ class Candidate:
     budget_flops: float | None = None
     bytes_of: Callable[[Bits], int] | None = None
     gradient_of: Callable[[ModelVector], Array] | None = None
+    episodes: int | None = None
 
     def __post_init__(self) -> None:
         # Criteria and selectors only look: what they changed here would be sent.

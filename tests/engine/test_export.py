@@ -17,7 +17,7 @@ from spatl_ray import Dataset, run
 from spatl_ray.callbacks import Callback
 from spatl_ray.cli import main
 from spatl_ray.config import Experiment
-from spatl_ray.engine.export import export_client
+from spatl_ray.engine.export import EPISODES, export_client
 from spatl_ray.engine.finished import FinishedRun
 from spatl_ray.errors import ConfigError, ResultsError, StateError
 
@@ -65,7 +65,8 @@ def test_the_program_is_the_clients_masked_network(agent_run: Experiment, tmp_pa
     finished = FinishedRun(Path(agent_run.results.folder), agent_run.run_id)
     view, _ = finished.client(1)
     algorithm = finished.worker.algorithm
-    selection = algorithm.inference(view, algorithm.personal_model(view.received, view.state))
+    whole = algorithm.personal_model(view.received, view.state)
+    selection = algorithm.inference(view, whole, EPISODES)
     assert selection is not None
     assert selection.inference is not None
     assert not selection.inference.all()
@@ -120,6 +121,26 @@ def test_fine_tuning_trains_the_smaller_network(agent_run: Experiment, tmp_path:
     assert second["networks"][2]["local_test_accuracy"] == tuned["local_test_accuracy"]
 
 
+def test_the_agent_searches_anew_for_the_final_model(agent_run: Experiment, tmp_path: Path) -> None:
+    report, known, again = (
+        exported(agent_run, tmp_path / f"{index}", episodes=episodes)
+        for index, episodes in enumerate((None, 0, 30))
+    )
+    assert (report["episodes"], known["episodes"]) == (30, 0)
+    assert known["validation_accuracy"] is None
+    assert report["validation_accuracy"] == again["validation_accuracy"]
+    assert report["networks"][1]["flops"] == again["networks"][1]["flops"]
+    finished = FinishedRun(Path(agent_run.results.folder), agent_run.run_id)
+    view, _ = finished.client(1)
+    algorithm = finished.worker.algorithm
+    model = algorithm.personal_model(view.received, view.state)
+    before = algorithm.inference(view, model)
+    assert before is not None
+    score = view.validate(model, 256, before.inference)
+    assert score is not None
+    assert report["validation_accuracy"] >= score.accuracy
+
+
 def test_a_clients_budget_of_flops_is_obeyed(tmp_path: Path) -> None:
     algorithm = {"name": "spatl", "inference": {"keep": 0.9}}
     devices = {"budget_flops": {"name": "between", "low": 0.3, "high": 0.6}}
@@ -160,6 +181,7 @@ def test_the_command_prints_a_table(
         ({"client": -1}, r"--client must be in \[0, 3\), got -1"),
         ({"epochs": -1}, "--epochs must be at least 0, got -1"),
         ({"repeats": 0}, "--repeats must be at least 1, got 0"),
+        ({"episodes": -1}, "--episodes must be at least 0, got -1"),
     ],
 )
 def test_numbers_out_of_range_are_refused(
@@ -188,6 +210,14 @@ def test_a_run_that_removes_nothing_is_refused(tmp_path: Path, algorithm: Any) -
     ):
         exported(experiment, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_without_an_agent_nothing_is_searched(tmp_path: Path) -> None:
+    experiment = ran(tmp_path, {"name": "spatl", "inference": {"keep": 0.5}})
+    with pytest.raises(ConfigError, match="--episodes must be 0 for a run without an agent, got 3"):
+        exported(experiment, tmp_path / "out", episodes=3)
+    assert not (tmp_path / "out").exists()
+    assert exported(experiment, tmp_path / "out")["episodes"] == 0
 
 
 class Stop(Callback):

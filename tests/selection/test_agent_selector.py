@@ -107,6 +107,23 @@ def test_a_later_search_is_not_worse_than_what_is_known(weights: str) -> None:
     assert len(set(rewards)) > 1
 
 
+def test_a_decision_may_ask_for_a_search_of_its_own(weights: str) -> None:
+    """Also when the participations are over, and by an agent that is never tuned."""
+    policy = selector(weights, participations=1)
+    first = policy.select(own(policy.start()))
+    known = policy.select(own(first.state, episodes=0))
+    assert (known.reward, known.evaluations) == (None, 0)
+    again = policy.select(own(first.state, episodes=9, generator=np.random.default_rng(5)))
+    assert again.evaluations == 1 + 9 + 2
+    assert again.reward is not None
+    assert first.reward is not None
+    assert again.reward >= first.reward
+    untuned = selector(weights, participations=0).select(own({}, episodes=9))
+    assert (untuned.state, untuned.evaluations) == ({}, 9 + 2)
+    none = policy.select(own(policy.start(), episodes=0))
+    assert none.evaluations == 0
+
+
 def test_rewards_come_from_a_sample_of_the_validation_split(weights: str) -> None:
     scorer = Scorer()
     policy = selector(weights, validation_samples=100)
