@@ -9,14 +9,16 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.arrays import Bits
+from spatl_ray.arrays import Bits, Integers
 
 Array = npt.NDArray[np.floating]
 Arrays = Mapping[str, Array]
+Scalar = TypeVar("Scalar", bound=np.generic)
 
 
 @dataclass(frozen=True)
@@ -99,13 +101,39 @@ class Space:
         Args:
             bits: shape (channels,), True for a channel that is kept.
         """
-        kept = np.ones(self.size, dtype=np.bool_)
+        return self.spread(bits, True)
+
+    def spread(self, channels: npt.NDArray[Scalar], rest: object) -> npt.NDArray[Scalar]:
+        """What holds for each channel, at each of its positions, shape (size,).
+
+        Args:
+            channels: shape (channels,).
+            rest: what holds where no group is.
+        """
+        found = np.full(self.size, rest, dtype=channels.dtype)
         for segment in self.segments:
             if segment.group >= 0:
                 group = self.groups[segment.group]
-                rows = bits[group.offset : group.offset + group.channels]
-                kept[segment.span] = np.repeat(rows, segment.size // group.channels)
-        return kept
+                rows = channels[group.offset : group.offset + group.channels]
+                found[segment.span] = np.repeat(rows, segment.size // group.channels)
+        return found
+
+    def runs(self, bits: Bits) -> Integers:
+        """Positions that a channel mask keeps, as intervals [start, stop), ascending, shape (runs, 2).
+
+        Args:
+            bits: shape (channels,), True for a channel that is kept.
+        """
+        found = []
+        for segment in self.segments:
+            if segment.group < 0:
+                found.append(np.array([[segment.offset, segment.offset + segment.size]]))
+                continue
+            group = self.groups[segment.group]
+            rows = bits[group.offset : group.offset + group.channels]
+            edges = np.flatnonzero(np.diff(rows, prepend=False, append=False)).reshape(-1, 2)
+            found.append(segment.offset + edges * (segment.size // group.channels))
+        return np.concatenate(found) if found else np.zeros((0, 2), np.int64)
 
     def ranges(self, parts: frozenset[str]) -> tuple[slice, ...]:
         """The positions of the given parts as few, merged slices."""

@@ -9,7 +9,7 @@ from enum import IntEnum
 import ml_dtypes
 import numpy as np
 
-from spatl_ray.arrays import Bits
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.errors import WireError
 from spatl_ray.parameters import Array, Arrays, Space
 
@@ -47,6 +47,12 @@ class Mask:
             return None
         assert self.bits is not None
         return space.expand(self.bits) if self.kind is MaskKind.CHANNEL else self.bits
+
+    def runs(self, space: Space) -> Integers:
+        """The kept positions of a CHANNEL mask as intervals [start, stop), ascending, shape (runs, 2)."""
+        assert self.kind is MaskKind.CHANNEL
+        assert self.bits is not None
+        return space.runs(self.bits)
 
     def count(self, space: Space) -> int:
         """Number of kept positions in `space`."""

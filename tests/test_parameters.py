@@ -53,6 +53,17 @@ def test_views_cover_the_vector_without_copies(space: Space) -> None:
 
 
 @given(spaces(), st.integers(0, 2**32 - 1))
+def test_runs_are_what_a_channel_mask_keeps(space: Space, seed: int) -> None:
+    bits = np.random.default_rng(seed).random(space.channels) < 0.5
+    kept = np.zeros(space.size, dtype=np.bool_)
+    for start, stop in space.runs(bits):
+        assert not kept[start:stop].any()
+        kept[start:stop] = True
+    assert np.array_equal(kept, space.expand(bits))
+    assert (np.diff(space.runs(bits).ravel()) >= 0).all()
+
+
+@given(spaces(), st.integers(0, 2**32 - 1))
 def test_a_channel_bit_keeps_its_rows(space: Space, seed: int) -> None:
     bits = np.random.default_rng(seed).random(space.channels) < 0.5
     kept = space.views(space.expand(bits).astype(np.float64))

@@ -1,28 +1,30 @@
 """Sums that are bit-identical for any order and any grouping of their addends.
 
-Float64 addition is exact, hence associative, on a fixed grid: multiples of g = 2^-q whose partial
-sums stay within 2^53 g. So each addend u is first rounded to the grid,
+Integer addition is associative. So each addend u is first rounded to a fixed grid, the multiples of
+g = 2^-q, by a float64 addition whose result *is* the integer, biased:
 
-    t = (u + M) - M,    M = 1.5 * 2^(52-q),
+    s = u + M,    M = 1.5 * 2^(52-q),    t = s - M    (never computed, but for a second level)
 
-which works for |u| <= 2^(51-q): u + M then lies in [2^(52-q), 2^(53-q)], where float64 numbers are
-g apart, so the first operation rounds to the grid (|t - u| <= g / 2) and the second is exact. A
-zero comes out as +0.0, whatever its sign.
+For |u| <= 2^(51-q), s lies in [2^(52-q), 2^(53-q)], where float64 numbers are g apart, so that the
+addition rounds to the grid (|t - u| <= g / 2), to even in the middle. The bits of s, read as an integer,
+are those of M plus t / g: floating-point numbers of one sign are ordered like their bits, also over the
+end of a binade. What is kept is the sum of these bits modulo 2^64. As the lowest 51 bits of M are 0, the
+lowest 51 bits of the sum are those of sum t / g, however many addends there were: sign-extended they are
+the sum itself, while that is within 2^50. A zero adds nothing, whatever its sign.
 
-One level, q = 32. |u| <= 2^19; the error is at most 2^-33 an addend. The partial sums stay exact up
-to 2^21. Rounding may lengthen an addend by 2^-33, so when the magnitudes |u| sum to at most 2^19,
-3 * 2^19 * 2^33 > 2^53 addends are allowed: no run has so many, and they are not counted.
+One level, q = 32. The error is at most 2^-33 an addend. Magnitudes |u| may sum to 2^17, that is 2^49 grid
+units; rounding may lengthen each addend by half a unit, so that 2^50 addends of that are allowed: no run
+has so many, and they are not counted.
 
-Two levels, q = 20 and q' = 54. |u| <= 2^31, and the coarse sums are exact up to 2^33 by the same
-argument. The remainder r = u - t has |r| <= 2^-21. It is exact: where t = 0 trivially, elsewhere
-u/2 <= t <= 2u in magnitude, and Sterbenz's lemma holds. On the fine grid |r| <= 2^-21 < 2^(51-q'),
-the rounded r stays within 2^-21 (itself a point of the grid), and the error is at most 2^-55 an
-addend. N fine addends stay within N 2^-21 <= 2^(53-q') = 2^-1 for N <= 2^20, the number allowed.
-The total adds both sums, which rounds once more, to the nearest float64.
+Two levels, q = 24 and q' = 54. |u| sums to at most 2^25, by the same argument. The remainder r = u - t has
+|r| <= 2^-25. It is exact: where t = 0 trivially, elsewhere u/2 <= t <= 2u in magnitude, and Sterbenz's lemma
+holds. On the fine grid the rounded r stays within 2^-25 (itself a point of the grid), and the error is at
+most 2^-55 an addend. N fine addends stay within N 2^29 <= 2^49 units for N <= 2^20, the number allowed. The
+total adds both sums, which rounds once, to the nearest float64.
 
 What is tracked to raise in time is an upper bound of the sum of magnitudes, the sum of max|u| over
 all additions. It is an ordinary float64 sum, and the last bits of *it* do depend on the order; the
-limit is a quarter of what stays exact, so that neither this nor the rounding to the grid matters.
+limit is half of what stays exact, so that neither this nor the rounding to the grid matters.
 
 References:
     J. Demmel, H. D. Nguyen, "Fast reproducible floating-point summation", ARITH 21, 2013
@@ -32,33 +34,41 @@ References:
 from __future__ import annotations
 
 import math
+from collections.abc import Iterator
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.arrays import Bits, Doubles
+from spatl_ray.arrays import Bits, Doubles, Integers
 from spatl_ray.errors import AggregationError
 from spatl_ray.parameters import Array
 
-GRIDS: dict[int, tuple[int, ...]] = {1: (32,), 2: (20, 54)}
+GRIDS: dict[int, tuple[int, ...]] = {1: (32,), 2: (24, 54)}
 """The exponents q of the grids 2^-q, coarse to fine, by number of levels."""
 
 MAX_ADDENDS = 1 << 20
 """Most additions that a sum of two levels takes."""
 
-BLOCK = 1 << 15
-"""Positions handled at a time: the scratch space (256 KiB a level) stays in a core's cache."""
+BLOCK = 1 << 16
+"""Values handled at a time: the scratch space (512 KiB) stays in a core's cache."""
+
+UNUSED = 13
+"""High bits of a sum that the addends' bias has spoilt."""
+
+Runs = npt.NDArray[np.int64]
+"""Kept positions as intervals [start, stop) in ascending order, shape (runs, 2)."""
 
 
 def limit(levels: int) -> float:
-    """The largest magnitude that an addend, and the total of magnitudes, may have: 2^(51-q).
+    """The largest magnitude that an addend, and the total of magnitudes, may have: 2^(49-q).
 
     Raises:
         AggregationError: `levels` is neither 1 nor 2.
     """
     if levels not in GRIDS:
         raise AggregationError(f"levels must be 1 or 2, got {levels}")
-    return math.ldexp(1.0, 51 - GRIDS[levels][0])
+    return math.ldexp(1.0, 49 - GRIDS[levels][0])
 
 
 class ExactSum:
@@ -68,7 +78,7 @@ class ExactSum:
     half a unit in the last place of the total.
 
     Attributes:
-        sums: shape (levels, size), the sums on each grid.
+        sums: shape (levels, size), the biased sums of grid units.
         addends: number of additions so far.
         bound: upper bound of the sum of magnitudes at any position.
 
@@ -83,7 +93,7 @@ class ExactSum:
         limit(levels)
         if size < 0:
             raise AggregationError(f"size must be at least 0, got {size}")
-        self.sums: Doubles = np.zeros((levels, size), dtype=np.float64)
+        self.sums: Integers = np.zeros((levels, size), dtype=np.int64)
         self.addends = 0
         self.bound = 0.0
 
@@ -97,7 +107,7 @@ class ExactSum:
         """Number of grids."""
         return int(self.sums.shape[0])
 
-    def add(self, values: Array, weight: float = 1.0, positions: Bits | None = None) -> None:
+    def add(self, values: Array, weight: float = 1.0, kept: Bits | Runs | None = None) -> None:
         """Add weight * values, computed in float64, at the kept positions.
 
         A refused addition leaves the sum as it was.
@@ -105,26 +115,25 @@ class ExactSum:
         Args:
             values: shape (size,), or one entry a kept position, in their order.
             weight: the factor.
-            positions: shape (size,), True for a kept position; None for all.
+            kept: positions as booleans, shape (size,), or as runs; None for all.
 
         Raises:
             AggregationError: shapes that do not match, a product that is not finite, or magnitudes
                 or additions over the limit.
         """
-        self._check_shapes(values, positions)
+        self._check_shapes(values, kept)
         if values.dtype not in (np.float32, np.float64):  # 16 bits: exact, and far faster to read
             values = values.astype(np.float64)
         self._reserve(_peak(values, weight), 1)
-        scratch = np.empty((2, min(BLOCK, self.size)), dtype=np.float64)
+        scratch = np.empty((self.levels, min(BLOCK, len(values))), dtype=np.float64)
         taken = 0
-        for start in range(0, self.size, BLOCK):
-            target = self.sums[:, start : start + BLOCK]
-            kept = None if positions is None else positions[start : start + BLOCK]
-            count = target.shape[1] if kept is None else int(np.count_nonzero(kept))
-            product = scratch[0, :count]
-            np.multiply(values[taken : taken + count], weight, out=product, dtype=np.float64)
-            where = slice(None) if kept is None or kept.all() else np.flatnonzero(kept)
-            _deposit(target, where, product, scratch[1, :count])
+        for count, places in _pieces(self.size, kept):
+            products = scratch[:, :count]
+            source = values[taken : taken + count]
+            np.multiply(source, weight, out=products[0], dtype=np.float64)
+            for target, units in zip(self.sums, _rounded(products), strict=True):
+                for own, place in places:
+                    target[place] += units[own]
             taken += count
 
     def merge(self, other: ExactSum) -> None:
@@ -143,19 +152,30 @@ class ExactSum:
 
     def total(self) -> Doubles:
         """The sum, shape (size,), as a new array."""
-        total: Doubles = self.sums.sum(axis=0)  # of at most two: one rounding
+        units = (self.sums << UNUSED) >> UNUSED
+        scales = [math.ldexp(1.0, -q) for q in GRIDS[self.levels]]
+        total: Doubles = units[0] * scales[0]
+        for level in range(1, self.levels):
+            total += units[level] * scales[level]  # of at most two: one rounding
         return total
 
-    def _check_shapes(self, values: Array, positions: Bits | None) -> None:
+    def _check_shapes(self, values: Array, kept: Bits | Runs | None) -> None:
         """Raise unless there is one value a kept position."""
-        if positions is not None and (
-            positions.shape != (self.size,) or positions.dtype != np.bool_
-        ):
+        if kept is None:
+            count = self.size
+        elif kept.dtype == np.bool_ and kept.shape == (self.size,):
+            count = int(np.count_nonzero(kept))
+        elif kept.dtype == np.int64 and kept.ndim == 2 and kept.shape[1] == 2:
+            count = int((kept[:, 1] - kept[:, 0]).sum())
+            if not _is_ascending(cast(Runs, kept), self.size):
+                raise AggregationError(
+                    f"runs must be ascending intervals in [0, {self.size}), got others"
+                )
+        else:
             raise AggregationError(
-                f"positions must be booleans of shape ({self.size},), "
-                f"got {positions.dtype} of shape {positions.shape}"
+                f"kept positions must be booleans of shape ({self.size},) or runs of shape (runs, 2), "
+                f"got {kept.dtype} of shape {kept.shape}"
             )
-        count = self.size if positions is None else int(np.count_nonzero(positions))
         if values.shape != (count,):
             raise AggregationError(f"values must have shape ({count},), got {values.shape}")
 
@@ -187,18 +207,57 @@ def _peak(values: Array, weight: float) -> float:
         return abs(float(weight)) * max(abs(float(values.max())), abs(float(values.min())))
 
 
-def _deposit(
-    target: Doubles, where: slice | npt.NDArray[np.intp], addend: Doubles, spare: Doubles
-) -> None:
-    """Add `addend` to each grid's sum, coarse to fine; `addend` and `spare` are overwritten."""
-    *coarse, finest = GRIDS[len(target)]
-    for level, q in enumerate(coarse):
+def _is_ascending(runs: Runs, size: int) -> bool:
+    """Whether intervals lie in [0, size), in order and apart."""
+    edges = np.concatenate([[0], runs.ravel(), [size]])
+    return bool((np.diff(edges) >= 0).all())
+
+
+Place = tuple[slice, slice | npt.NDArray[np.intp]]
+"""Values of a block, and where they go."""
+
+
+def _pieces(size: int, kept: Bits | Runs | None) -> Iterator[tuple[int, list[Place]]]:
+    """Blocks of values: how many, and the places of all."""
+    if kept is None:
+        kept = np.array([[0, size]])
+    return _of_bits(cast(Bits, kept)) if kept.dtype == np.bool_ else _of_runs(cast(Runs, kept))
+
+
+def _of_bits(bits: Bits) -> Iterator[tuple[int, list[Place]]]:
+    for start in range(0, len(bits), BLOCK):
+        where = np.flatnonzero(bits[start : start + BLOCK])
+        yield len(where), [(slice(0, len(where)), where + start)]
+
+
+def _of_runs(runs: Runs) -> Iterator[tuple[int, list[Place]]]:
+    places: list[Place] = []
+    count = 0
+    for start, stop in runs.tolist():
+        while start < stop:
+            length = min(stop - start, BLOCK - count)
+            places.append((slice(count, count + length), slice(start, start + length)))
+            start, count = start + length, count + length
+            if count == BLOCK:
+                yield count, places
+                places, count = [], 0
+    if places:
+        yield count, places
+
+
+def _rounded(addend: Doubles) -> Integers:
+    """The biased grid units of addends on each level; both are the same memory.
+
+    Args:
+        addend: shape (levels, count), the addends in its first row.
+    """
+    grids = GRIDS[len(addend)]
+    for level, q in enumerate(grids):
         shift = math.ldexp(1.5, 52 - q)
-        np.add(addend, shift, out=spare)
-        np.subtract(spare, shift, out=spare)
-        target[level, where] += spare
-        np.subtract(addend, spare, out=addend)
-    shift = math.ldexp(1.5, 52 - finest)
-    np.add(addend, shift, out=addend)
-    np.subtract(addend, shift, out=addend)
-    target[-1, where] += addend
+        if level + 1 < len(grids):
+            rounded = addend[level] + shift
+            np.subtract(addend[level], rounded - shift, out=addend[level + 1])
+            addend[level] = rounded
+        else:
+            np.add(addend[level], shift, out=addend[level])
+    return addend.view(np.int64)

@@ -10,13 +10,16 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.aggregation.exact import ExactSum
+from spatl_ray.aggregation.exact import ExactSum, Runs
 from spatl_ray.arrays import Bits
 from spatl_ray.errors import AggregationError
 from spatl_ray.parameters import Array, Space
-from spatl_ray.update import Part, Parts
+from spatl_ray.update import Mask, MaskKind, Part, Parts
 
 Double = npt.NDArray[np.float64]
+
+LONG = 512
+"""Positions of a space for each run of a mask from which on adding run by run is faster."""
 
 
 class Weight(Enum):
@@ -82,7 +85,10 @@ class Total:
 
 
 class Accumulation:
-    """An accumulator's running sums: sum w m v, sum w m and sum w."""
+    """An accumulator's running sums: sum w m v, sum w m and sum w.
+
+    Weights of channel masks are summed by channel, those of element masks by position.
+    """
 
     def __init__(self, accumulator: Accumulator, levels: int) -> None:
         self.accumulator = accumulator
@@ -90,43 +96,73 @@ class Accumulation:
         self.values = ExactSum(accumulator.space.size, levels)
         self.cohort = ExactSum(1, levels)
         self.whole = ExactSum(1, levels)
+        self.channels: ExactSum | None = None
         self.masked: ExactSum | None = None
-
-    def _masked(self) -> ExactSum:
-        """Weights a position of those who sent only a part; made when the first one comes."""
-        if self.masked is None:
-            self.masked = ExactSum(self.accumulator.space.size, self.levels)
-        return self.masked
 
     def add(self, part: Part, weight: float) -> None:
         """Add one client's term."""
-        positions = part.mask.positions(self.accumulator.space)
-        self.values.add(part.values, weight, positions)
-        self.cohort.add(np.ones(1), weight)
-        if positions is None:
-            self.whole.add(np.ones(1), weight)
+        space, mask = self.accumulator.space, part.mask
+        one = np.ones(1)
+        self.values.add(part.values, weight, _kept(mask, space))
+        self.cohort.add(one, weight)
+        if mask.bits is None:
+            self.whole.add(one, weight)
+        elif mask.kind is MaskKind.CHANNEL:
+            # The last one counts for what no group covers.
+            bits = np.append(mask.bits, True)
+            self._of_channels().add(np.ones(np.count_nonzero(bits)), weight, bits)
         else:
-            self._masked().add(np.ones(len(part.values)), weight, positions)
+            self._of_positions().add(np.ones(len(part.values)), weight, mask.bits)
 
     def merge(self, other: Accumulation) -> None:
         """Add another group's sums."""
         self.values.merge(other.values)
         self.cohort.merge(other.cohort)
         self.whole.merge(other.whole)
+        if other.channels is not None:
+            self._of_channels().merge(other.channels)
         if other.masked is not None:
-            self._masked().merge(other.masked)
+            self._of_positions().merge(other.masked)
 
     def total(self) -> Total:
         """The sum over its denominator."""
         whole = float(self.whole.total()[0])
-        senders = whole + (0.0 if self.masked is None else self.masked.total())
-        sent = np.broadcast_to(np.asarray(senders) > 0, (self.accumulator.space.size,))
+        senders = self._senders(whole)
+        sent = np.broadcast_to(senders > 0, (self.accumulator.space.size,))
         values = self.values.total()
         if self.accumulator.denominator is not None:
             by_senders = self.accumulator.denominator == "senders"
             divisor = senders if by_senders else self.cohort.total()
             values = np.divide(values, divisor, out=np.zeros_like(values), where=sent)
         return Total(values, None if whole > 0 else sent)
+
+    def _senders(self, whole: float) -> Double:
+        """Weights of those who sent each position; shape () if all sent all."""
+        senders: Double = np.asarray(whole)
+        if self.channels is not None:
+            *channels, rest = self.channels.total()
+            senders = senders + self.accumulator.space.spread(np.array(channels), rest)
+        return senders if self.masked is None else senders + self.masked.total()
+
+    def _of_channels(self) -> ExactSum:
+        """Made when the first channel mask comes."""
+        if self.channels is None:
+            self.channels = ExactSum(self.accumulator.space.channels + 1, self.levels)
+        return self.channels
+
+    def _of_positions(self) -> ExactSum:
+        """Made when the first element mask comes."""
+        if self.masked is None:
+            self.masked = ExactSum(self.accumulator.space.size, self.levels)
+        return self.masked
+
+
+def _kept(mask: Mask, space: Space) -> Bits | Runs | None:
+    """Where a mask's values go: as runs if they are long, else as positions."""
+    if mask.kind is not MaskKind.CHANNEL:
+        return mask.positions(space)
+    runs = mask.runs(space)
+    return runs if space.size >= LONG * len(runs) else mask.positions(space)
 
 
 class Partial:

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -149,7 +150,7 @@ def test_zeros_of_either_sign_sum_to_plus_zero(levels: int) -> None:
 @pytest.mark.parametrize("levels", LEVELS)
 @pytest.mark.parametrize("sign", [1.0, -1.0])
 def test_the_limit_itself_is_summed_exactly(levels: int, sign: float) -> None:
-    step = limit(levels) * 2.0**-51  # the coarse grid's spacing
+    step = limit(levels) * 2.0**-49  # the coarse grid's spacing
     for magnitude in (limit(levels), limit(levels) - step):
         total = ExactSum(1, levels)
         total.add(np.array([sign * magnitude]))
@@ -157,7 +158,7 @@ def test_the_limit_itself_is_summed_exactly(levels: int, sign: float) -> None:
 
 
 def test_the_limits_are_those_of_the_docstring() -> None:
-    assert [limit(levels) for levels in LEVELS] == [2.0**19, 2.0**31]
+    assert [limit(levels) for levels in LEVELS] == [2.0**17, 2.0**25]
 
 
 @pytest.mark.parametrize("levels", LEVELS)
@@ -221,15 +222,24 @@ def repeated(value: float, times: int) -> ExactSum:
 
 
 def test_the_fine_grid_is_exact_up_to_the_number_of_additions() -> None:
-    # 2^-21 is the largest remainder there is, half a coarse unit. Half of the allowed additions of
-    # it bring the fine sum to 2^-2, the first binade in which the grid uses up all 53 bits.
+    # 2^-25 is the largest remainder there is, half a coarse unit: half to even leaves all of it.
     small = np.array([3 * 2.0**-55])
-    after, before = repeated(2.0**-21, MAX_ADDENDS // 2), ExactSum(1, 2)
+    after, before = repeated(2.0**-25, MAX_ADDENDS // 2), ExactSum(1, 2)
     for total in (after, before):
         total.add(small)
         total.add(small)
-    before.merge(repeated(2.0**-21, MAX_ADDENDS // 2))
-    assert after.total()[0] == before.total()[0] == 2.0**-2 + 2 * 2.0**-53
+    before.merge(repeated(2.0**-25, MAX_ADDENDS // 2))
+    assert after.total()[0] == before.total()[0] == 2.0**-6 + 2 * 2.0**-53
+
+
+@pytest.mark.parametrize("sign", [1, -1])
+def test_one_level_is_exact_for_many_addends_up_to_the_limit(sign: int) -> None:
+    times = 1 << 20
+    total, value = ExactSum(1), np.array([sign * limit(1) / times])
+    total.add(value)
+    while total.addends < times:
+        total.merge(total)
+    assert total.total()[0] == sign * limit(1)
 
 
 @pytest.mark.parametrize("levels", LEVELS)
@@ -240,8 +250,8 @@ def test_rounding_is_symmetric(levels: int) -> None:
 
 
 def test_two_levels_count_their_additions() -> None:
-    total = repeated(2.0**-21, MAX_ADDENDS)
-    assert total.total()[0] == MAX_ADDENDS * 2.0**-21
+    total = repeated(2.0**-25, MAX_ADDENDS)
+    assert total.total()[0] == MAX_ADDENDS * 2.0**-25
     with pytest.raises(AggregationError, match="additions"):
         total.add(np.zeros(1))
 
@@ -259,6 +269,37 @@ def test_two_levels_count_their_additions() -> None:
 def test_shapes_that_do_not_match_are_refused(values: Array, positions: Bits | None) -> None:
     with pytest.raises(AggregationError, match="shape"):
         ExactSum(3).add(values, 1.0, positions)
+
+
+def runs_of(positions: Bits) -> npt.NDArray[np.int64]:
+    """Kept positions as intervals."""
+    edges = np.flatnonzero(np.diff(positions, prepend=False, append=False))
+    return edges.reshape(-1, 2)
+
+
+@pytest.mark.parametrize("levels", LEVELS)
+@pytest.mark.parametrize("length", [1, 300, BLOCK + 3])
+@pytest.mark.parametrize("density", [0.0, 0.5, 1.0])
+def test_runs_are_positions(levels: int, length: int, density: float) -> None:
+    """Short ones, many in a block, and such that are longer than one."""
+    kept = np.random.default_rng(0).random(2 * BLOCK // length + 5) < density
+    positions = np.repeat(kept, length)
+    values = normals(int(positions.sum())).astype(np.float32)
+    by_runs, by_positions = ExactSum(len(positions), levels), ExactSum(len(positions), levels)
+    for weight in (0.3, -1.7):
+        by_runs.add(values, weight, runs_of(positions))
+        by_positions.add(values, weight, positions)
+    assert by_runs.total().tobytes() == by_positions.total().tobytes()
+
+
+@pytest.mark.parametrize(
+    "runs", [[[0, 2], [1, 3]], [[2, 4]], [[-1, 1]], [[2, 3], [0, 1]], [[2, 0], [0, 3], [2, 3]]]
+)
+def test_runs_that_overlap_or_lie_outside_are_refused(runs: list[list[int]]) -> None:
+    array = np.array(runs)
+    values = np.zeros(max(0, int((array[:, 1] - array[:, 0]).sum())))
+    with pytest.raises(AggregationError, match="ascending intervals in"):
+        ExactSum(3).add(values, 1.0, array)
 
 
 @pytest.mark.parametrize("other", [ExactSum(3, 2), ExactSum(4, 1)])

@@ -12,6 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatl_ray.aggregation.masked import (
+    LONG,
     Accumulator,
     Denominator,
     Double,
@@ -227,6 +228,30 @@ def test_a_clipped_update_counts_scaled() -> None:
     sums = Partial([Accumulator("delta", SPACE)], 1)
     sums.add(clipped.parts, Weights(1.0, 1.0))
     assert sums.totals()["delta"].values[:3] == pytest.approx([0.3, 0.4, 0.0])
+
+
+def test_long_channels_are_summed_like_their_positions() -> None:
+    """They are added run by run, and their weights are summed by channel."""
+    groups = (ChannelGroup("conv", 5, 0),)
+    tensors = [("conv.weight", "encoder", (5, LONG), 0), ("scale", "encoder", (7,), -1)]
+    space = make_space(tensors, groups)
+    accumulator = Accumulator("delta", space)
+    by_channel, by_position = Partial([accumulator], 1), Partial([accumulator], 1)
+    draw = np.random.default_rng(0)
+    for weight in (0.25, 0.5, 0.125):
+        mask = channel_mask(draw.random(5) < 0.5)
+        positions = mask.positions(space)
+        assert positions is not None
+        part = keep(draw.normal(size=space.size), mask, space, "float64")
+        by_channel.add({"delta": part}, Weights(weight, weight))
+        same = Part(element_mask(positions), part.values)
+        by_position.add({"delta": same}, Weights(weight, weight))
+    total, expected = by_channel.totals()["delta"], by_position.totals()["delta"]
+    assert np.array_equal(total.values, expected.values)
+    assert total.sent is not None
+    assert expected.sent is not None
+    assert np.array_equal(total.sent, expected.sent)
+    assert not total.sent.all()
 
 
 def test_buffers_follow_their_channels() -> None:
