@@ -39,6 +39,7 @@ def test_every_preset_is_a_valid_experiment_of_its_name() -> None:
         "demo",
         "fashion_lenet",
         "fashion_resnet20",
+        "fashion_vgg11",
         "femnist_cnn",
         "reference_fashion",
         "shakespeare_lstm",

@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, field_validator, model_validator
 
-from spatl_ray.config.base import Count, Fraction, NonNegative, Strict
+from spatl_ray.config.base import Count, Fraction, NonNegative, Positive, Strict
 from spatl_ray.config.data import Data
 from spatl_ray.config.training import Model, Training
 
@@ -55,6 +55,7 @@ class Pretraining(Strict):
         most_budget: see there.
         learning_rate: of Adam, at first; it falls to 0 in a straight line.
         prior: weight of the policy's divergence from equal ratios.
+        sigma: standard deviation of the actions that are tried; twice a client's, so that they tell more.
         checkpoint_every: updates between two checkpoints.
     """
 
@@ -73,6 +74,7 @@ class Pretraining(Strict):
     most_budget: Fraction = 0.9
     learning_rate: Fraction = 1e-3
     prior: NonNegative = 0.05
+    sigma: Positive = 1.0
     checkpoint_every: Count = 10
 
     @field_validator("others", mode="before")

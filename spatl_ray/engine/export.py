@@ -48,7 +48,7 @@ class Figures:
     """What a network costs and how well it predicts.
 
     Attributes:
-        network: dense, slim, or slim and fine-tuned.
+        network: dense or slim, and whether it is fine-tuned.
         flops: of one sample's inference.
         parameters: number of them.
         local_test_accuracy: on the client's own test split; None if that is empty.
@@ -80,13 +80,13 @@ def export_client(
         run_id: a finished run in it.
         client: which one.
         out: folder that is made; nothing of it stays if anything fails.
-        epochs: of fine-tuning the smaller model on the client's own training split.
+        epochs: of fine-tuning on the client's own training split, the dense network too, to compare with.
         repeats: forward passes behind each latency.
         episodes: of the agent's search for what this model keeps: what it found in the run was for an earlier
             one. 0 keeps that; None is EPISODES for a run with an agent.
 
     Returns:
-        Figures of the dense and the smaller network, and of the fine-tuned one if there are epochs.
+        Figures of the dense and the smaller network, and of both after fine-tuning if there are epochs.
 
     Raises:
         ConfigError: `out` is there already, a number out of range, or a run that removes nothing.
@@ -98,10 +98,10 @@ def export_client(
     view, has_trained = run.client(client)
     episodes = _episodes(run, episodes)
     smaller = _Smaller(run, view, episodes)
-    rows = [smaller.figures("dense", repeats), smaller.figures("slim", repeats)]
+    rows = [smaller.figures(network, repeats) for network in ("dense", "slim")]
     if epochs:
         smaller.fine_tune(epochs)
-        rows.append(smaller.figures("fine-tuned", repeats))
+        rows += [smaller.figures(f"{network}, tuned", repeats) for network in ("dense", "slim")]
     report = {
         "run_id": run_id,
         "client": client,
@@ -183,20 +183,26 @@ class _Smaller:
         return difference
 
     def fine_tune(self, epochs: int) -> None:
-        """Train the smaller network on the client's own training split, at the run's first rate."""
-        view, training = self._view, self._run.experiment.training
+        """Train both networks on the client's own training split, at the run's first rate."""
+        self._whole = self._trained(self._model, self._whole, epochs)
+        self._values = self._trained(self._flat, self._values, epochs)
+
+    def _trained(self, model: FlatModel, values: ModelVector, epochs: int) -> ModelVector:
+        # What remains has been chosen: scales need not fade any more.
+        training = self._run.experiment.training.model_copy(update={"norm_sparsity": 0.0})
+        view = self._view
         samples = self._worker.population.samples(view.client, "train")
-        task = LocalTask(self._values, phases=(Phase(epochs=epochs),))
         key = (view.seed, "export", view.round, view.client)
-        # What remains has been chosen: its scales need not fade any more.
-        trainer = Trainer(self._flat, training.model_copy(update={"norm_sparsity": 0.0}))
+        task = LocalTask(values, phases=(Phase(epochs=epochs),))
         with seeding.torch_seeded(*key):
-            result = trainer.run(task, *samples, training.lr, seeding.generator(*key))
-        self._values = result.end
+            result = Trainer(model, training).run(
+                task, *samples, training.lr, seeding.generator(*key)
+            )
+        return result.end
 
     def figures(self, network: str, repeats: int) -> Figures:
-        """Of the dense network, or of the smaller one with its values as they are now."""
-        is_dense = network == "dense"
+        """Of the dense network, or of the smaller one, with its values as they are now."""
+        is_dense = network.startswith("dense")
         model, values = (self._model, self._whole) if is_dense else (self._flat, self._values)
         cost, spec = self._pruner.cost, self._run.data.dataset.spec
         population = self._worker.population

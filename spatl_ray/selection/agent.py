@@ -34,12 +34,15 @@ HOPS = 4
 """Rounds of message passing: a convolution sees the next one behind normalisation and activation."""
 
 SIGMA = 0.5
-"""Standard deviation of an action (Yu et al., SC22)."""
+"""Standard deviation of an action on a client (Yu et al., SC22)."""
+
+REACH = 2.0
+"""Bound of the mean action: without noise one layer's ratio is at most e^4 times another's."""
 
 SHIPPED = "shipped"
 """Names the weights that come with the package."""
 
-FORMAT = f"spatl_ray agent 1.{FEATURES_VERSION}"
+FORMAT = f"spatl_ray agent 2.{FEATURES_VERSION}"
 
 
 class Agent(nn.Module):
@@ -47,7 +50,7 @@ class Agent(nn.Module):
 
         h_0 = elu(W x + b);  h_{k+1} = h_k + elu(U h_k + V mean_inputs(h_k) + R mean_readers(h_k))
         z_v = elu(Z [h_v, mean h]);  value = critic(mean z)
-        action u_l ~ N(tanh(actor(z_l)), SIGMA^2)
+        action u_l ~ N(REACH tanh(actor(z_l)), sigma^2)
 
     An action is the logarithm of each prunable layer's weight in the budget (`Pruner.within`). Its mean is
     bounded, so that a network unlike those that were learnt on gets no extreme ratios.
@@ -79,8 +82,8 @@ class Agent(nn.Module):
         return z
 
     def means(self, embedding: Tensor, topology: Topology) -> Tensor:
-        """The mean action, in (-1, 1), shape (batch, layers)."""
-        return torch.tanh(self.actor(embedding[:, topology.layers]).squeeze(2))
+        """The mean action, in (-REACH, REACH), shape (batch, layers)."""
+        return REACH * torch.tanh(self.actor(embedding[:, topology.layers]).squeeze(2))
 
     def values(self, embedding: Tensor) -> Tensor:
         """The expected return, shape (batch,)."""
@@ -97,9 +100,9 @@ class Agent(nn.Module):
             nn.utils.vector_to_parameters(torch.tensor(vector), self.actor.parameters())
 
 
-def log_probability(actions: Tensor, means: Tensor) -> Tensor:
-    """Of actions under N(means, SIGMA^2), up to a constant: -|u - mu|^2 / (2 SIGMA^2), shape (batch,)."""
-    return -((actions - means) ** 2).sum(dim=1) / (2 * SIGMA**2)
+def log_probability(actions: Tensor, means: Tensor, sigma: float) -> Tensor:
+    """Of actions under N(means, sigma^2), up to a constant: -|u - mu|^2 / (2 sigma^2), shape (batch,)."""
+    return -((actions - means) ** 2).sum(dim=1) / (2 * sigma**2)
 
 
 def new_agent(seed: int) -> Agent:
@@ -189,7 +192,11 @@ def _unusable(path: Path, why: str) -> ConfigError:
 
 
 def act(
-    agent: Agent, features: Tensor, topology: Topology, noise: np.ndarray | None
+    agent: Agent,
+    features: Tensor,
+    topology: Topology,
+    noise: np.ndarray | None,
+    sigma: float = SIGMA,
 ) -> tuple[np.ndarray, float, float]:
     """One decision.
 
@@ -198,6 +205,7 @@ def act(
         features: of the network, shape (nodes, FEATURES).
         topology: of the network.
         noise: standard normal numbers, shape (layers,), or None for the mean action.
+        sigma: standard deviation of an action.
 
     Returns:
         The action, shape (layers,) in float64, its log probability and the expected return.
@@ -208,6 +216,6 @@ def act(
         value = float(agent.values(embedding))
         actions = means
         if noise is not None:
-            actions = means + SIGMA * torch.from_numpy(noise.astype(np.float32))
-        chance = float(log_probability(actions, means))
+            actions = means + sigma * torch.from_numpy(noise.astype(np.float32))
+        chance = float(log_probability(actions, means, sigma))
     return actions[0].double().numpy(), chance, value

@@ -20,19 +20,11 @@ Accuracy = Callable[[Pruned], float]
 """Accuracy in [0, 1] of the network with some channels only, on samples that no test split has."""
 
 
-REACH = 1.0
-"""How much an action of 1 adds to a layer's importance.
-
-The mean action is in (-1, 1), so that without noise one layer's ratio is at most e^2 times another's. With
-2, what pre-training tried was on average worse than equal ratios (accuracy .57 against .59; here .62).
-"""
-
-
 class PruningEnvironment:
     """Episodes that lead one network to a budget.
 
     With K steps, step k = 1..K must cost at most budget^(k/K) of the dense network. r_l is in
-    proportion to exp(REACH times the sum of the actions a_l so far), as far as the floor and 1 allow.
+    proportion to exp(the sum of the actions a_l so far), as far as the floor and 1 allow.
     Its reward is the change of accuracy, from 0 at the start: undiscounted, an episode returns the
     accuracy at the budget.
 
@@ -123,7 +115,7 @@ class PruningEnvironment:
     def _pruned(self, action: Values) -> Pruned:
         """What is kept after one more action."""
         self._step += 1
-        self._importance = self._importance + REACH * action
+        self._importance = self._importance + action
         budget = self.budget ** (self._step / self.steps)
         return self.pruner.within(self._scores, self._importance, budget)
 

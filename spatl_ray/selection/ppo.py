@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from spatl_ray.selection.agent import Agent, act, log_probability
+from spatl_ray.selection.agent import SIGMA, Agent, act, log_probability
 from spatl_ray.selection.environment import PruningEnvironment
 from spatl_ray.selection.features import Topology
 from spatl_ray.selection.pruning import Pruned, Values
@@ -71,6 +71,7 @@ class Learner:
         learning_rate: of Adam.
         prior: weight of the divergence from equal ratios: what is learnt on some networks only then
             goes far where it pays on all of them.
+        sigma: standard deviation of the actions that it learns from.
     """
 
     def __init__(
@@ -79,10 +80,12 @@ class Learner:
         only_head: bool,
         learning_rate: float = LEARNING_RATE,
         prior: float = 0.0,
+        sigma: float = SIGMA,
     ) -> None:
         self.agent = agent
         self.only_head = only_head
         self.prior = prior
+        self.sigma = sigma
         parameters = agent.actor.parameters() if only_head else agent.parameters()
         self.optimizer = torch.optim.Adam(parameters, learning_rate)
 
@@ -90,10 +93,10 @@ class Learner:
         """Ten epochs over all steps, which were taken on one network by the agent as it is.
 
             minimise -mean min(rho A, clip(rho, 1 - CLIP, 1 + CLIP) A) + VALUE_WEIGHT mean (V - G)^2
-                     + prior mean |mu|^2 / (2 SIGMA^2)
+                     + prior mean |mu|^2 / (2 sigma^2)
 
         with the advantage A = G - V, brought to mean 0 and standard deviation 1. The last term is the
-        Kullback-Leibler divergence of the policy from N(0, SIGMA^2).
+        Kullback-Leibler divergence of the policy from N(0, sigma^2).
 
         Args:
             steps: whole episodes.
@@ -110,8 +113,8 @@ class Learner:
             for _ in range(EPOCHS):
                 embedding = frozen if self.only_head else self.agent.embed(seen, topology)
                 means = self.agent.means(embedding, topology)
-                loss = clipped_loss(log_probability(actions, means), before, advantages)
-                loss = loss + self.prior * divergence(means)
+                loss = clipped_loss(log_probability(actions, means, self.sigma), before, advantages)
+                loss = loss + self.prior * divergence(means, self.sigma)
                 if not self.only_head:
                     errors = (self.agent.values(embedding) - gains) ** 2
                     loss = loss + VALUE_WEIGHT * errors.mean()
@@ -133,13 +136,13 @@ def clipped_loss(now: Tensor, before: Tensor, advantages: Tensor) -> Tensor:
     return -torch.minimum(ratio * advantages, bounded * advantages).mean()
 
 
-def divergence(means: Tensor) -> Tensor:
-    """KL(N(means, SIGMA^2) || N(0, SIGMA^2)) = |means|^2 / (2 SIGMA^2), the mean over a batch.
+def divergence(means: Tensor, sigma: float) -> Tensor:
+    """KL(N(means, sigma^2) || N(0, sigma^2)) = |means|^2 / (2 sigma^2), the mean over a batch.
 
     Args:
         means: shape (batch, layers).
     """
-    return -log_probability(torch.zeros_like(means), means).mean()
+    return -log_probability(torch.zeros_like(means), means, sigma).mean()
 
 
 def _standardised(values: Tensor) -> Tensor:
@@ -159,7 +162,7 @@ def mirrored(environment: PruningEnvironment, generator: np.random.Generator) ->
 
 
 def episode(
-    agent: Agent, environment: PruningEnvironment, noise: Values
+    agent: Agent, environment: PruningEnvironment, noise: Values, sigma: float
 ) -> tuple[list[Step], Pruned]:
     """One episode with actions at random around the agent's; its steps, and what it kept.
 
@@ -167,10 +170,11 @@ def episode(
         agent: who acts.
         environment: of the network.
         noise: standard normal numbers, shape (steps, layers).
+        sigma: standard deviation of an action.
     """
     seen, steps = environment.start(), list[Step]()
     while not environment.is_over:
-        action, chance, _ = act(agent, seen, environment.topology, noise[len(steps)])
+        action, chance, _ = act(agent, seen, environment.topology, noise[len(steps)], sigma)
         following, reward, pruned = environment.step(action)
         steps.append(Step(seen, action, chance, reward, environment.is_over))
         seen = following
@@ -219,7 +223,7 @@ def search(
     tried.append(_own(agent, environment))
     rewards, waiting = [], list[Step]()
     for index, noise in enumerate(islice(mirrored(environment, generator), episodes)):
-        steps, pruned = episode(agent, environment, noise)
+        steps, pruned = episode(agent, environment, noise, learner.sigma)
         accuracy = sum(step.reward for step in steps)
         rewards.append(accuracy)
         tried.append((pruned, accuracy))

@@ -74,7 +74,7 @@ class Pretrainer:
         self.subjects = [self._subject(index) for index in range(len(options.models))]
         self.dense_accuracies = [_dense_accuracy(subject) for subject in self.subjects]
         agent = new_agent(options.seed)
-        learner = Learner(agent, False, options.learning_rate, options.prior)
+        learner = Learner(agent, False, options.learning_rate, options.prior, options.sigma)
         self._restore(agent, learner)
         for update in range(len(self.curve), options.updates):
             self.curve.append(self._update(update, agent, learner))
@@ -106,7 +106,7 @@ class Pretrainer:
         steps: list[Step] = []
         accuracies = []
         for noise in islice(mirrored(environment, generator), self.options.episodes):
-            own, _ = episode(agent, environment, noise)
+            own, _ = episode(agent, environment, noise, self.options.sigma)
             accuracies.append(sum(step.reward for step in own))
             steps += own
         for group in learner.optimizer.param_groups:

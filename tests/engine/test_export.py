@@ -109,7 +109,10 @@ def test_fine_tuning_trains_the_smaller_network(agent_run: Experiment, tmp_path:
     first = exported(agent_run, tmp_path / "first", epochs=12)
     second = exported(agent_run, tmp_path / "second", epochs=12)
     without = exported(agent_run, tmp_path / "without")
-    _, slim, tuned = first["networks"]
+    dense, slim, dense_tuned, tuned = first["networks"]
+    assert [n["network"] for n in first["networks"][2:]] == ["dense, tuned", "slim, tuned"]
+    assert dense_tuned["flops"] == dense["flops"]
+    assert dense_tuned["local_test_accuracy"] > dense["local_test_accuracy"]
     assert tuned["flops"] == slim["flops"]
     assert tuned["local_test_accuracy"] > slim["local_test_accuracy"]
     assert without["networks"][1]["local_test_accuracy"] == slim["local_test_accuracy"]
@@ -118,7 +121,7 @@ def test_fine_tuning_trains_the_smaller_network(agent_run: Experiment, tmp_path:
     )
     assert all(torch.equal(value, same[name]) for name, value in one.items())
     assert any(not torch.equal(value, other[name]) for name, value in one.items())
-    assert second["networks"][2]["local_test_accuracy"] == tuned["local_test_accuracy"]
+    assert second["networks"][3]["local_test_accuracy"] == tuned["local_test_accuracy"]
 
 
 def test_the_agent_searches_anew_for_the_final_model(agent_run: Experiment, tmp_path: Path) -> None:

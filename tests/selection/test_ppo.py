@@ -49,7 +49,7 @@ def test_log_probabilities_differ_as_those_of_a_gaussian() -> None:
     actions, means = torch.tensor([[0.5, 1.0], [0.0, 0.0]]), torch.tensor([[0.0, 0.0], [0.0, 0.0]])
     normal = torch.distributions.Normal(means, SIGMA)
     expected = normal.log_prob(actions).sum(dim=1)
-    found = log_probability(actions, means)
+    found = log_probability(actions, means, SIGMA)
     assert float(found[0] - found[1]) == pytest.approx(float(expected[0] - expected[1]))
 
 
@@ -57,7 +57,7 @@ def test_the_divergence_is_that_of_two_gaussians() -> None:
     means = torch.tensor([[0.5, -1.0], [0.25, 0.0]])
     policy, prior = (torch.distributions.Normal(mean, SIGMA) for mean in (means, 0 * means))
     expected = torch.distributions.kl_divergence(policy, prior).sum(dim=1).mean()
-    assert float(divergence(means)) == pytest.approx(float(expected))
+    assert float(divergence(means, SIGMA)) == pytest.approx(float(expected))
 
 
 def test_a_prior_keeps_an_agent_near_equal_ratios() -> None:
@@ -150,7 +150,7 @@ def test_noise_comes_in_mirrored_pairs() -> None:
 def test_an_episodes_undiscounted_return_is_the_last_accuracy() -> None:
     environment = environment_of(steps=3)
     noise = np.random.default_rng(0).standard_normal((3, environment.layers))
-    steps, pruned = episode(Agent(), environment, noise)
+    steps, pruned = episode(Agent(), environment, noise, SIGMA)
     assert [each.is_last for each in steps] == [False, False, True]
     assert math.isclose(sum(each.reward for each in steps), pruned.ratios[0])
     assert pruned.share <= 0.6
