@@ -13,7 +13,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan
 from spatl_ray.engine.clock import probe_seconds
 from spatl_ray.engine.messages import NEVER, ClientReport, Losses, Member, PanelMember
-from spatl_ray.engine.schedule import cohort_weights, objective_weights
+from spatl_ray.engine.schedule import CostModel, cohort_weights, objective_weights
 from spatl_ray.errors import ConfigError
 from spatl_ray.federation.availability import make_availability
 from spatl_ray.federation.devices import Fleet
@@ -64,7 +64,7 @@ class Cohorts:
         self._fleet = fleet
         self._flops = flops
         self._backend = backend
-        self._costs = samples.astype(np.float64)
+        self._costs = CostModel(samples)
         self._objective = objective_weights(experiment, samples)
         self._samples = samples
         self._sampler = make_sampler(
@@ -151,7 +151,7 @@ class Cohorts:
             round=round_,
             lr=lr,
             members=members,
-            costs=tuple(self._costs[cohort].tolist()),
+            costs=tuple(self._costs.of(cohort).tolist()),
             flops=self._flops,
             elapsed=self._probing(probed),
         )
@@ -165,13 +165,20 @@ class Cohorts:
     def evaluation(self, round_: int, lr: float, clients: Integers) -> EvaluationPlan:
         """The evaluation of what some clients would receive in a round."""
         members = tuple(PanelMember(c, int(self._last[c])) for c in clients.tolist())
-        return EvaluationPlan(round_, lr, members, tuple(self._costs[clients].tolist()))
+        return EvaluationPlan(round_, lr, members, tuple(self._costs.of(clients).tolist()))
 
     def ended(self, round_: int, reports: Sequence[ClientReport]) -> None:
         """Remember whose state was committed, and the losses of those who trained.
 
-        A client without a loss ranks last from then on: it would be drawn for ever otherwise.
+        A client without a loss ranks last from then on: it would be drawn for ever otherwise. What each
+        took tells where to place clients from now on.
         """
+        timed = [report for report in reports if report.seconds]
+        if timed:
+            self._costs.learn(
+                np.array([report.client for report in timed]),
+                np.array([report.seconds for report in timed]),
+            )
         for report in reports:
             if report.status in ("accepted", "clipped"):
                 self._last[report.client] = round_

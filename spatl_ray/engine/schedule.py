@@ -74,6 +74,47 @@ def assign(costs: Sequence[float], workers: int) -> list[list[int]]:
     return groups
 
 
+class CostModel:
+    """Predicted seconds of a client's round: a + b n, with n its training samples.
+
+    a and b are fitted to measured seconds by least squares, in which a measurement of k rounds ago counts
+    FADING^k. Before clients of different n were measured, the cost is n. Only placement depends on it.
+
+    Args:
+        samples: n of each client.
+    """
+
+    FADING = 0.9
+
+    def __init__(self, samples: Integers) -> None:
+        self._samples = samples.astype(np.float64)
+        self._normal = np.zeros((2, 2))
+        self._measured = np.zeros(2)
+
+    def of(self, clients: Integers) -> Doubles:
+        """Predicted cost of each."""
+        n = self._samples[clients]
+        fixed, slope = self._fitted()
+        return fixed + slope * n
+
+    def learn(self, clients: Integers, seconds: Doubles) -> None:
+        """Take in a round's measurements."""
+        rows = np.column_stack([np.ones(len(clients)), self._samples[clients]])
+        self._normal = self.FADING * self._normal + rows.T @ rows
+        self._measured = self.FADING * self._measured + rows.T @ seconds
+
+    def _fitted(self) -> tuple[float, float]:
+        """a and b, neither negative."""
+        (count, total), (_, squares) = self._normal.tolist()
+        spread = count * squares - total**2
+        if spread <= 1e-9 * count * squares:
+            return 0.0, 1.0
+        fixed, slope = np.linalg.solve(self._normal, self._measured).tolist()
+        if slope <= 0:
+            return 1.0, 0.0
+        return (fixed, slope) if fixed > 0 else (0.0, 1.0)
+
+
 def count_workers(engine: Engine, resources: dict[str, float]) -> int:
     """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
 

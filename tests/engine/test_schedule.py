@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from spatl_ray.config import Experiment
 from spatl_ray.engine.schedule import (
+    CostModel,
     assign,
     cohort_weights,
     objective_weights,
@@ -150,3 +151,43 @@ def test_longest_first_is_within_4_thirds_of_the_true_optimum(
 def test_equal_costs_go_round() -> None:
     assert assign([1.0] * 5, 2) == [[0, 2, 4], [1, 3]]
     assert assign([], 3) == [[], [], []]
+
+
+# --- predicted costs ------------------------------------------------------------------------------
+
+EVERYBODY = np.arange(4)
+
+
+def test_costs_are_samples_until_different_clients_were_measured() -> None:
+    costs = CostModel(np.array([10, 10, 30, 50]))
+    assert costs.of(EVERYBODY).tolist() == [10, 10, 30, 50]
+    costs.learn(np.array([0, 1]), np.array([1.0, 2.0]))
+    assert costs.of(EVERYBODY).tolist() == [10, 10, 30, 50]
+
+
+@given(st.floats(0.01, 10), st.floats(0.001, 1), st.integers(1, 5))
+def test_costs_are_fitted_to_what_was_measured(fixed: float, slope: float, rounds: int) -> None:
+    samples = np.array([10, 20, 30, 1000])
+    costs = CostModel(samples)
+    for _ in range(rounds):
+        costs.learn(np.array([0, 1, 2]), fixed + slope * samples[:3])
+    assert costs.of(EVERYBODY) == pytest.approx(fixed + slope * samples, rel=1e-6)
+
+
+def test_what_was_measured_long_ago_is_forgotten() -> None:
+    samples = np.array([10, 20, 30, 1000])
+    costs = CostModel(samples)
+    costs.learn(EVERYBODY, 5.0 + samples)
+    for _ in range(200):
+        costs.learn(EVERYBODY, 1.0 + 0.1 * samples)
+    assert costs.of(EVERYBODY) == pytest.approx(1.0 + 0.1 * samples, rel=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("seconds", "expected"), [([3.0, 2.0, 1.0], [1, 1, 1, 1]), ([1.0, 3.0, 5.0], [10, 20, 30, 40])]
+)
+def test_nothing_costs_less_than_nothing(seconds: list[float], expected: list[float]) -> None:
+    """Noise that makes large clients look cheap, or small ones cheaper than free."""
+    costs = CostModel(np.array([10, 20, 30, 40]))
+    costs.learn(np.arange(3), np.array(seconds))
+    assert costs.of(EVERYBODY).tolist() == expected
