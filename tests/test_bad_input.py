@@ -128,6 +128,13 @@ def test_a_count_beyond_all_arrays(count: int) -> None:
             "devices.budget_flops must be null without algorithm.selection and algorithm.inference "
             "or algorithm.agent of spatl, which say what is kept for inference, got constant with fedavg",
         ),
+        (
+            {
+                "devices": {"budget_flops": 0.5},
+                "algorithm": {"name": "spatl", "agent": {"measure": "parameters"}},
+            },
+            "algorithm.agent.measure must be flops with devices.budget_flops, got parameters",
+        ),
     ],
 )
 def test_what_would_break_or_be_ignored_later(mapping: dict[str, Any], fault: str) -> None:

@@ -272,6 +272,11 @@ class Algorithm(ABC):
         """
         return None
 
+    @property
+    def flops_floor(self) -> float:
+        """The least budget of a client's FLOPs that `inference` can meet, of the dense network's."""
+        return 0.0
+
     def remembered(self, state: ClientState) -> Mapping[str, Mask]:
         """Masks of the client's last accepted update, which both sides know, by part name."""
         return {}

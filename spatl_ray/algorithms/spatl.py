@@ -130,6 +130,11 @@ class Spatl(Controlled):
         candidate = self._candidate(free, model, self.movement(view, model), bytes_of=None)
         return self.selector.select(replace(candidate, episodes=episodes))
 
+    @property
+    def flops_floor(self) -> float:
+        """Of the selector."""
+        return 0.0 if self.selector is None else self.selector.flops_floor
+
     def _candidate(
         self,
         view: ClientView,

@@ -109,6 +109,11 @@ class Experiment(Strict):
                 "or algorithm.agent of spatl, which say what is kept for inference, got "
                 f"{budget.name} with {algorithm.name}"
             )
+        if algorithm.agent is not None and algorithm.agent.measure != "flops":
+            raise ValueError(
+                "algorithm.agent.measure must be flops with devices.budget_flops, got "
+                f"{algorithm.agent.measure}"
+            )
         return self
 
     @model_validator(mode="after")

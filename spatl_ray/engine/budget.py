@@ -1,4 +1,4 @@
-"""Whether every client can afford the least that an algorithm sends."""
+"""Whether every client can afford the least that an algorithm sends and keeps."""
 
 from __future__ import annotations
 
@@ -17,19 +17,36 @@ from spatl_ray.wire.codec import encode
 
 
 def check_budget(experiment: Experiment, blueprint: Blueprint, samples: Integers) -> None:
-    """Refuse a budget of bytes that no update of its client fits into.
+    """Refuse budgets that the client with the smallest one cannot keep to.
 
-    Tried on the client with the smallest budget, with an update of the untrained model.
+    Bytes are those of an update of the untrained model.
 
     Raises:
-        ConfigError: the update is too large, also if as few channels as possible travel.
+        ConfigError: the update is too large, also if as few channels as possible travel; or every
+            layer at its least keep ratio has too many FLOPs.
     """
     if experiment.devices is None:
         return
     fleet = make_fleet(experiment.devices, experiment.clients, experiment.seed)
-    if fleet.budget_bytes_up is None:
-        return
-    client, budget = _tightest(fleet.budget_bytes_up)
+    if fleet.budget_flops is not None:
+        _check_flops(blueprint.algorithm.flops_floor, fleet.budget_flops)
+    if fleet.budget_bytes_up is not None:
+        _check_bytes(experiment, blueprint, samples, fleet.budget_bytes_up)
+
+
+def _check_flops(floor: float, budgets: Doubles) -> None:
+    client, budget = _tightest(budgets)
+    if budget < floor:
+        raise ConfigError(
+            f"devices.budget_flops must be at least {floor:.4f} of the dense network's, which every "
+            f"layer at its least keep ratio costs, got {budget:g} for client {client}"
+        )
+
+
+def _check_bytes(
+    experiment: Experiment, blueprint: Blueprint, samples: Integers, budgets: Doubles
+) -> None:
+    client, budget = _tightest(budgets)
     least = untrained_bytes(experiment, blueprint, client, int(samples[client]), budget)
     if least > budget:
         raise ConfigError(

@@ -55,10 +55,10 @@ class AgentSelector:
         self._head = self._agent.head()
         self._travel = make_criterion(criterion, "algorithm.criterion")
         self._inference = make_criterion(inference_criterion, "algorithm.inference.criterion")
-        floor = pruner.floor(np.zeros(space.channels))
-        if options.budget < floor:
+        self.flops_floor = pruner.floor if options.measure == "flops" else 0.0
+        if options.budget < pruner.floor:
             raise ConfigError(
-                f"algorithm.agent.budget must be at least {floor:.4f}, which every layer at its least "
+                f"algorithm.agent.budget must be at least {pruner.floor:.4f}, which every layer at its least "
                 f"keep ratio costs, got {options.budget:g}"
             )
 

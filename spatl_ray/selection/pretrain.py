@@ -14,15 +14,17 @@ import numpy as np
 import torch
 
 from spatl_ray import seeding
-from spatl_ray.config import Pretraining
-from spatl_ray.data.dataset import digest
+from spatl_ray.config import Model, Pretraining
+from spatl_ray.data.dataset import SampleSpec, digest
 from spatl_ray.data.datasets import load_dataset
 from spatl_ray.errors import ConfigError
+from spatl_ray.graphs.trace import trace
 from spatl_ray.selection.agent import Agent, act, new_agent
 from spatl_ray.selection.checkpoint import Checkpoints
 from spatl_ray.selection.environment import PruningEnvironment
 from spatl_ray.selection.ppo import Learner, Step, episode, mirrored
-from spatl_ray.selection.subject import Subject, accuracy_of, train_subject
+from spatl_ray.selection.pruning import Pruner
+from spatl_ray.selection.subject import Subject, accuracy_of, built, train_subject
 
 NETWORKS = {"seed", "data", "model", "others", "training", "samples", "held_out"}
 """Options on which the trained networks depend."""
@@ -41,7 +43,8 @@ class Pretrainer:
         told: of progress.
 
     Raises:
-        ConfigError: too few samples.
+        ConfigError: too few samples, or budgets that a network cannot meet.
+        ModelError: a network that cannot be built or traced.
         StateError: checkpoints of other options or data, or damaged ones.
 
     Attributes:
@@ -60,6 +63,8 @@ class Pretrainer:
                 f"samples + held_out must be at most the {there} training samples of "
                 f"{self.dataset.name}, got {needed}"
             )
+        for model in options.models:
+            _check_floor(options, model, self.dataset.spec)
         # The network's outlives a change of how the agent learns.
         network = options.model_dump_json(include=NETWORKS)
         self.networks = Checkpoints(folder, digest(network, self.dataset.fingerprint))
@@ -155,6 +160,17 @@ class Pretrainer:
             agent=agent.state_dict(),
             optimizer=learner.optimizer.state_dict(),
             curve=self.curve,
+        )
+
+
+def _check_floor(options: Pretraining, model: Model, spec: SampleSpec) -> None:
+    """Refuse budgets below what a network costs with every layer at its least keep ratio."""
+    split, groups, _ = built(model, spec, options.seed)
+    floor = Pruner(trace(split, spec, groups)).floor
+    if options.least_budget < floor:
+        raise ConfigError(
+            f"least_budget must be at least {floor:.4f}, which every layer of {model.name} at its least "
+            f"keep ratio costs, got {options.least_budget:g}"
         )
 
 

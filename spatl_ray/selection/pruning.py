@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Literal
 
 import numpy as np
@@ -19,6 +20,9 @@ from spatl_ray.selection.salience import FLOOR, global_ratios
 BISECTIONS = 24
 """Steps of a bisection: the factor is found to 2^-24 of its range."""
 
+LEAST = 1e-6
+"""A keep ratio at which each layer keeps one channel."""
+
 Measure = Literal["flops", "parameters"]
 Values = npt.NDArray[np.float64]
 
@@ -29,13 +33,17 @@ class Pruned:
 
     Attributes:
         bits: a closed mask, shape (channels,).
-        ratios: the keep ratio of each layer that led to it, in [FLOOR, 1], shape (layers,).
+        ratios: the keep ratio of each layer that led to it, at most 1, shape (layers,).
         share: of the dense network's cost.
     """
 
     bits: Bits
     ratios: Values
     share: float
+
+
+At = Callable[[float], Pruned]
+"""What is kept at a place of a search."""
 
 
 class Pruner:
@@ -86,9 +94,19 @@ class Pruner:
         bits = self.coupling.kept(scores, dict(zip(self.layers, ratios.tolist(), strict=True)))
         return Pruned(bits, ratios, self.share(bits))
 
-    def floor(self, scores: Scores) -> float:
-        """The least share that a budget may have: every layer at the floor."""
-        return self.kept(scores, np.full(len(self.layers), FLOOR)).share
+    @cached_property
+    def floor(self) -> float:
+        """The least share that a budget may have: every layer at the floor, with scores that are equal."""
+        return self._least.share
+
+    @cached_property
+    def _least(self) -> Pruned:
+        """Every layer at the floor, no channel before another."""
+        return self._equal(np.zeros(len(self.coupling.labels)), FLOOR)
+
+    def _equal(self, scores: Scores, ratio: float) -> Pruned:
+        """One ratio for all layers."""
+        return self.kept(scores, np.full(len(self.layers), ratio))
 
     def within(self, scores: Scores, importance: Values, budget: float) -> Pruned:
         """The most that fits a budget, with ratios in proportion to an importance.
@@ -110,7 +128,7 @@ class Pruner:
             return self.kept(scores, ratios)
 
         low, high = np.log(FLOOR) - float(importance.max()), -float(importance.min())
-        return _largest(at, low, high, budget, self.measure)
+        return self._largest(at, low, high, scores, budget)
 
     def over_all(self, scores: Scores, keep: float) -> Pruned:
         """The channels of the highest scores over all layers.
@@ -132,22 +150,38 @@ class Pruner:
         Raises:
             ConfigError: the budget is below the floor of all layers.
         """
-        return _largest(lambda k: self.over_all(scores, k), 0.0, 1.0, budget, self.measure)
+        return self._largest(lambda k: self.over_all(scores, k), 0.0, 1.0, scores, budget)
+
+    def _largest(self, at: At, low: float, high: float, scores: Scores, budget: float) -> Pruned:
+        """The largest place in [low, high] that fits.
+
+        Raises:
+            ConfigError: the budget is below the floor of all layers.
+        """
+        if budget < self.floor:
+            raise ConfigError(
+                f"a budget of {self.measure} must be at least {self.floor:.4f} of the dense network's, "
+                f"which is every layer at a keep ratio of {FLOOR:g}, got {budget:g}"
+            )
+        return _bisected(at, low, high, budget) or self._below_floor(scores, budget)
+
+    def _below_floor(self, scores: Scores, budget: float) -> Pruned:
+        """What fits where coupled layers' scores disagree so much that they keep more than the floor.
+
+        Equal ratios below it; if a channel a layer is too much still, the floor's own channels.
+        """
+        found = _bisected(lambda ratio: self._equal(scores, ratio), LEAST, FLOOR, budget)
+        return found or self._least
 
 
-def _largest(
-    at: Callable[[float], Pruned], low: float, high: float, budget: float, measure: Measure
-) -> Pruned:
-    """What is kept at the largest place in [low, high] that fits; the cost rises with the place."""
+def _bisected(at: At, low: float, high: float, budget: float) -> Pruned | None:
+    """What is kept at the largest place that fits, if one does; the cost rises with the place."""
     whole = at(high)
     if whole.share <= budget:
         return whole
     best = at(low)
     if best.share > budget:
-        raise ConfigError(
-            f"a budget of {measure} must be at least {best.share:.4f} of the dense network's, which "
-            f"is every layer at a keep ratio of {FLOOR:g}, got {budget:g}"
-        )
+        return None
     for _ in range(BISECTIONS):
         middle = (low + high) / 2
         tried = at(middle)

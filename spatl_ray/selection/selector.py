@@ -43,7 +43,14 @@ class Selection:
 
 
 class Selector(Protocol):
-    """Decides what travels."""
+    """Decides what travels.
+
+    Attributes:
+        flops_floor: least budget of a client's FLOPs, as a share of the dense network's; 0 if nothing
+            is kept for inference.
+    """
+
+    flops_floor: float
 
     def start(self) -> Arrays:
         """The selector's arrays in the state of a client that never trained."""
@@ -77,7 +84,7 @@ class KeptForInference:
         over_all: whether channels of all layers compete.
 
     Raises:
-        ConfigError: a criterion that cannot be loaded.
+        ConfigError: a criterion that cannot be loaded, or a budget below the floor of all layers.
     """
 
     def __init__(self, inference: Inference, pruner: Pruner, over_all: bool = False) -> None:
@@ -87,6 +94,11 @@ class KeptForInference:
         self._criterion: Criterion = make_criterion(
             inference.criterion, "algorithm.inference.criterion"
         )
+        if inference.flops is not None and inference.flops < pruner.floor:
+            raise ConfigError(
+                f"algorithm.inference.flops must be at least {pruner.floor:.4f}, which every layer at its "
+                f"least keep ratio costs, got {inference.flops:g}"
+            )
 
     def of(self, candidate: Candidate) -> Pruned:
         """The channels that one client keeps."""
@@ -146,6 +158,7 @@ class FixedRatio:
         self._over_all = over_all
         self._criterion = make_criterion(criterion, "algorithm.criterion")
         self._kept = kept
+        self.flops_floor = 0.0 if kept is None else kept.pruner.floor
 
     def start(self) -> Arrays:
         """Nothing: a fixed ratio learns nothing."""

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,14 +10,14 @@ import torch
 from torch import Tensor
 
 from spatl_ray import seeding
-from spatl_ray.config import Pretraining
-from spatl_ray.data.dataset import Dataset
+from spatl_ray.config import Model, Pretraining
+from spatl_ray.data.dataset import Dataset, SampleSpec
 from spatl_ray.graphs.coupling import Scores
 from spatl_ray.graphs.trace import trace
 from spatl_ray.models.coupling import channel_groups
 from spatl_ray.models.flat import FlatModel, make_layout
-from spatl_ray.models.split import PREDICTOR, build_model
-from spatl_ray.parameters import Array, ModelVector, Space
+from spatl_ray.models.split import PREDICTOR, SplitModel, build_model
+from spatl_ray.parameters import Array, ChannelGroup, ModelVector, Space
 from spatl_ray.selection.checkpoint import Checkpoints
 from spatl_ray.selection.environment import Accuracy
 from spatl_ray.selection.features import Features
@@ -88,8 +88,7 @@ def train_subject(
         ModelError: a network that cannot be built or traced.
         StateError: a checkpoint that is damaged or of other options.
     """
-    split = build_model(options.models[network], dataset.spec, options.seed, torch.float32)
-    groups, member = channel_groups(split, dataset.spec, torch.float32)
+    split, groups, member = built(options.models[network], dataset.spec, options.seed)
     layout = make_layout(split, groups, member, lambda part: part != PREDICTOR, "average")
     model = FlatModel(split, layout, torch.device(device))
     rows = seeding.generator(options.seed, "pretraining rows").permutation(len(dataset.train_y))
@@ -114,6 +113,18 @@ def accuracy_of(subject: Subject, x: Tensor, y: Tensor) -> Accuracy:
         y: their labels, shape (n,).
     """
     return slimmed_accuracy(subject.pruner, subject.trained[0][:RECALIBRATION], x, y)
+
+
+def built(
+    model: Model, spec: SampleSpec, seed: int
+) -> tuple[SplitModel, tuple[ChannelGroup, ...], Mapping[str, int]]:
+    """A network that is to be trained, its channel groups and which tensors are theirs.
+
+    Raises:
+        ModelError: it cannot be built or traced.
+    """
+    split = build_model(model, spec, seed, torch.float32)
+    return split, *channel_groups(split, spec, torch.float32)
 
 
 def _trained(

@@ -5,6 +5,7 @@ Faults that the config alone shows are in tests/test_bad_input.py.
 
 from __future__ import annotations
 
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -63,6 +64,41 @@ def test_data_that_is_missing(tmp_path: Path) -> None:
     assert text.startswith("fashion_mnist needs its four IDX files")
     assert f"{root}: no such folder" in text
     assert "get them with" in text
+
+
+@pytest.mark.parametrize(
+    ("algorithm", "devices", "text"),
+    [
+        (
+            {"agent": {}},
+            {"budget_flops": {"name": "between", "low": 0.005, "high": 0.006}},
+            r"devices\.budget_flops must be at least 0\.0455 of the dense network's, which every layer at "
+            r"its least keep ratio costs, got 0\.005\d+ for client \d",
+        ),
+        (
+            {"inference": {"keep": 0.5}},
+            {"budget_flops": 0.04},
+            r"devices\.budget_flops must be at least 0\.0455 .* got 0\.04 for client 0",
+        ),
+        (
+            {"agent": {"budget": 0.04}},
+            None,
+            r"algorithm\.agent\.budget must be at least 0\.0455, .* got 0\.04",
+        ),
+        (
+            {"inference": {"flops": 0.04}},
+            None,
+            r"algorithm\.inference\.flops must be at least 0\.0455, .* got 0\.04",
+        ),
+    ],
+)
+def test_a_budget_below_the_floor_of_all_layers(
+    tmp_path: Path, algorithm: dict[str, Any], devices: Any, text: str
+) -> None:
+    algorithm = {"name": "spatl", **algorithm}
+    model = {"name": "resnet20", "options": {"width": 4}}
+    found = refused(tmp_path, ConfigError, algorithm, devices=devices, model=model)
+    assert re.fullmatch(text, found)
 
 
 def test_a_data_set_that_does_not_exist(tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from pruners import pruner_of
 
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
-from spatl_ray.selection.pruning import Pruner
+from spatl_ray.selection.pruning import LEAST, Pruner
 from spatl_ray.selection.salience import FLOOR
 
 NETWORKS = {
@@ -37,7 +37,7 @@ def drawn(pruner: Pruner, seed: int) -> tuple[np.ndarray, np.ndarray]:
 def test_masks_obey_coupling_and_budget(name: str, seed: int, budget: float) -> None:
     pruner = PRUNERS[name]
     scores, importance = drawn(pruner, seed)
-    floor = pruner.floor(scores)
+    floor = pruner.floor
     if budget < floor:
         with pytest.raises(ConfigError, match=rf"at least {floor:.4f} .* keep ratio of 0.1, got"):
             pruner.within(scores, importance, budget)
@@ -45,8 +45,33 @@ def test_masks_obey_coupling_and_budget(name: str, seed: int, budget: float) -> 
     pruned = pruner.within(scores, importance, budget)
     assert np.array_equal(pruner.coupling.closed(pruned.bits), pruned.bits)
     assert pruned.share == pruner.share(pruned.bits) <= budget
-    assert (pruned.ratios >= FLOOR).all()
     assert (pruned.ratios <= 1).all()
+    at_floor = pruner.kept(scores, np.full(len(pruner.layers), FLOOR))
+    assert (pruned.ratios >= FLOOR).all() or at_floor.share > budget
+
+
+@pytest.mark.parametrize(("seed", "least_fits"), [(26, True), (45, False)])
+def test_the_floor_can_be_met_where_coupled_layers_disagree(seed: int, least_fits: bool) -> None:
+    """A channel that one of them has to keep all keep: they keep more than layers that agree."""
+    pruner = PRUNERS["resnet20"]
+    scores, importance = drawn(pruner, seed)
+    scores = np.round(3 * scores)
+    at_floor, at_least = (
+        pruner.kept(scores, np.full(len(pruner.layers), ratio)) for ratio in (FLOOR, LEAST)
+    )
+    assert at_floor.share > pruner.floor
+    assert (at_least.share <= pruner.floor) == least_fits
+    pruned = pruner.within(scores, importance, pruner.floor)
+    assert pruned.share <= pruner.floor
+    assert np.ptp(pruned.ratios) == 0
+    assert (pruned.ratios[0] < FLOOR) == least_fits
+
+
+def test_the_floor_is_that_of_layers_that_agree() -> None:
+    for pruner in PRUNERS.values():
+        nothing = np.zeros(len(pruner.coupling.labels))
+        least = pruner.kept(nothing, np.full(len(pruner.layers), FLOOR))
+        assert pruner.floor == least.share
 
 
 @pytest.mark.parametrize("name", PRUNERS)

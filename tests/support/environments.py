@@ -5,7 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 from flat_models import flatten, split_model
 from pruners import pruner_of
 
@@ -31,7 +30,3 @@ def environment_of(
     return PruningEnvironment(
         pruner, Features(pruner, space), scores, weights, accuracy, budget, steps
     )
-
-
-def no_noise(environment: PruningEnvironment) -> np.ndarray:
-    return np.zeros((environment.steps, environment.layers))
