@@ -1,4 +1,4 @@
-"""Faults of an experiment in words: each names field, value and rule."""
+"""Faults of a config in words: each names field, value and rule."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any, Literal, get_args, get_origin
 from pydantic import ValidationError
 from pydantic_core import ErrorDetails
 
-from spatl_ray.config import Experiment
-from spatl_ray.fields import NUMBERS, OWN, Place, bounds, kinds, locate, plain, tree
+from spatl_ray.config import Experiment, Pretraining
+from spatl_ray.fields import NUMBERS, OWN, Model, Place, bounds, kinds, locate, plain, tree
 
 TYPES = {
     "int_type": "an integer",
@@ -27,21 +27,25 @@ TYPES = {
 }
 """What a value must be, by pydantic's name for the error."""
 
+WHOLE: Mapping[Model, str] = {Experiment: "an experiment", Pretraining: "a pre-training"}
+"""What a whole config is called."""
+
 KEY = ("[key]",)
 """How pydantic ends the location of a fault in a key of a plain mapping."""
 
 NUMBER = re.compile(r"[-+]?(\d+\.?\d*|\.\d+)([eE][-+]?\d+)?")
 
 
-def texts(error: ValidationError, raw: Any) -> tuple[str, ...]:
+def texts(error: ValidationError, raw: Any, root: Model = Experiment) -> tuple[str, ...]:
     """One line a fault, in the order of the fields.
 
     Args:
-        error: what pydantic raised for an experiment.
+        error: what pydantic raised.
         raw: the mapping that it was raised for.
+        root: the model that the mapping describes.
     """
     details = error.errors(include_url=False)
-    return tuple(dict.fromkeys(_text(detail, raw) for detail in details))
+    return tuple(dict.fromkeys(_text(detail, raw, root) for detail in details))
 
 
 def nearest(word: str, known: Iterable[str]) -> str | None:
@@ -51,8 +55,8 @@ def nearest(word: str, known: Iterable[str]) -> str | None:
     return next(iter(begun or difflib.get_close_matches(word, words, n=1)), None)
 
 
-def _text(detail: ErrorDetails, raw: Any) -> str:
-    place = locate(detail["loc"], raw)
+def _text(detail: ErrorDetails, raw: Any, root: Model) -> str:
+    place = locate(detail["loc"], raw, root)
     kind = "invalid_key" if place.path[-1:] == KEY else detail["type"]
     if kind in TYPES:
         return _wrong_type(place, detail)
@@ -75,7 +79,7 @@ def _must(place: Place, rule: str, value: Any) -> str:
 def _wrong_type(place: Place, detail: ErrorDetails) -> str:
     rule, value = TYPES[detail["type"]], detail["input"]
     if not place.path:
-        return f"an experiment must be {rule}, got {_shown(value)}"
+        return f"{WHOLE[place.root]} must be {rule}, got {_shown(value)}"
     text = _must(place, rule, value)
     if rule in ("an integer", "a number") and isinstance(value, str) and NUMBER.fullmatch(value):
         return f"{text}; write it without quotes"
@@ -146,7 +150,7 @@ def _pattern(place: Place, detail: ErrorDetails, raw: Any) -> str:
 
 def _no_text_key(place: Place, detail: ErrorDetails, raw: Any) -> str:
     above = place.path[:-2] if place.path[-1:] == KEY else place.path[:-1]
-    where = ".".join(above) or "an experiment"
+    where = ".".join(above) or WHOLE[place.root]
     return f"keys of {where} must be text, got {_shown(detail['input'])}"
 
 
@@ -174,7 +178,7 @@ def _owner(place: Place) -> str:
     """What the unknown key was looked up in: a kind by its name, a section by its path."""
     path = ".".join(place.path[:-1])
     if place.owner is None or not path:
-        return "an experiment"
+        return WHOLE[place.root]
     name = place.owner.model_fields.get("name")
     if name is None or get_origin(name.annotation) is not Literal:
         return f"an own {path}" if name is not None and name.is_required() else path
@@ -184,11 +188,11 @@ def _owner(place: Place) -> str:
 def _meant(place: Place, raw: Any) -> str:
     """Where the key was probably meant to stand.
 
-    The same word elsewhere in the experiment goes before a similar word beside it, and that goes
+    The same word elsewhere in the config goes before a similar word beside it, and that goes
     before a similar word elsewhere.
     """
     owners: dict[str, set[str]] = defaultdict(set)
-    for path, kind in tree(Experiment, raw):
+    for path, kind in tree(place.root, raw):
         owners[path].add(kind)
     if place.dotted in owners:
         return f"; it is a field of {', '.join(sorted(owners[place.dotted]))}"

@@ -111,11 +111,13 @@ class Place:
         path: as a user writes it, without the tags of unions.
         owner: the model that the path's last step was looked up in; None inside a plain mapping.
         field: the field there; inside a mapping or a list the field that holds it; None if unknown.
+        root: the model that the path begins in.
     """
 
     path: tuple[str, ...]
     owner: Model | None
     field: FieldInfo | None
+    root: Model = Experiment
 
     @property
     def dotted(self) -> str:
@@ -123,10 +125,10 @@ class Place:
         return ".".join(self.path)
 
 
-def locate(loc: Sequence[int | str], raw: Any) -> Place:
-    """The place of a pydantic location in the experiment that `raw` describes."""
-    place = Place((), None, None)
-    model: Model | None = Experiment
+def locate(loc: Sequence[int | str], raw: Any, root: Model = Experiment) -> Place:
+    """The place of a pydantic location in the model that `raw` describes."""
+    place = Place((), None, None, root)
+    model: Model | None = root
     value, tagged, short = raw, False, False
     for item in loc:
         if tagged:
@@ -134,9 +136,9 @@ def locate(loc: Sequence[int | str], raw: Any) -> Place:
             continue
         if short and model:
             # A number stands for a section with this one field.
-            return Place(place.path, model, model.model_fields.get(str(item)))
+            return Place(place.path, model, model.model_fields.get(str(item)), root)
         field = model.model_fields.get(str(item)) if model else place.field
-        place = Place((*place.path, str(item)), model, field)
+        place = Place((*place.path, str(item)), model, field, root)
         if model and field:
             value = child(value, str(item), field)
             short = isinstance(value, int | float) and NUMBERS in kinds(field)
