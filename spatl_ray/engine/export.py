@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, fx, nn
 
 from spatl_ray import seeding
@@ -29,6 +29,7 @@ from spatl_ray.graphs.trace import trace
 from spatl_ray.models.flat import FlatModel, make_layout
 from spatl_ray.models.split import SplitModel, blank
 from spatl_ray.parameters import ModelVector
+from spatl_ray.places import check_place
 from spatl_ray.selection.pruning import Pruner
 from spatl_ray.training.evaluate import Score, evaluate
 from spatl_ray.training.local import LocalTask, Phase, Trainer
@@ -83,20 +84,21 @@ def export_client(
         epochs: of fine-tuning on the client's own training split, the dense network too, to compare with.
         repeats: forward passes behind each latency.
         episodes: of the agent's search for what this model keeps: what it found in the run was for an earlier
-            one. 0 keeps that; None is EPISODES for a run with an agent.
+            one. 0 keeps that; None is EPISODES where there are an agent and validation samples.
 
     Returns:
         Figures of the dense and the smaller network, and of both after fine-tuning if there are epochs.
 
     Raises:
-        ConfigError: `out` is there already, a number out of range, or a run that removes nothing.
+        ConfigError: `out` is there already or cannot be made, a number out of range, a search without
+            an agent or validation samples, or a run that removes nothing.
         ResultsError: no such run, or one that did not finish.
         EngineError: the smaller network's outputs are not those of the masked one.
     """
     _check(out, {"epochs": (epochs, 0), "repeats": (repeats, 1), "episodes": (episodes or 0, 0)})
     run = FinishedRun(folder, run_id)
     view, has_trained = run.client(client)
-    episodes = _episodes(run, episodes)
+    episodes = _episodes(run, view, episodes)
     smaller = _Smaller(run, view, episodes)
     rows = [smaller.figures(network, repeats) for network in ("dense", "slim")]
     if epochs:
@@ -107,6 +109,7 @@ def export_client(
         "client": client,
         "has_trained": has_trained,
         "episodes": episodes,
+        "evaluations": smaller.evaluations,
         "validation_accuracy": smaller.reward,
         "epochs": epochs,
         "largest_difference_to_masked": smaller.difference,
@@ -117,20 +120,29 @@ def export_client(
 
 
 def _check(out: Path, numbers: Mapping[str, tuple[int, int]]) -> None:
-    """Refuse a folder that is there, or a number below its least."""
+    """Refuse a folder that is there or cannot be made, or a number below its least."""
     if out.exists():
         raise ConfigError(f"--out must be a folder that is not there yet, got {str(out)!r}")
     for name, (value, least) in numbers.items():
         if value < least:
             raise ConfigError(f"--{name} must be at least {least}, got {value}")
+    check_place(out / "report.json", "--out")
 
 
-def _episodes(run: FinishedRun, episodes: int | None) -> int:
-    """Of the agent's search; without an agent there is none."""
+def _episodes(run: FinishedRun, view: ClientView, episodes: int | None) -> int:
+    """Of the agent's search; without an agent or validation samples there is none."""
     has_agent = getattr(run.experiment.algorithm, "agent", None) is not None
     if episodes and not has_agent:
         raise ConfigError(f"--episodes must be 0 for a run without an agent, got {episodes}")
-    return (EPISODES if has_agent else 0) if episodes is None else episodes
+    _, validation = run.worker.population.samples(view.client, "validation")
+    if episodes and not len(validation):
+        raise ConfigError(
+            f"--episodes must be 0 for client {view.client}, which has no validation samples, got "
+            f"{episodes}"
+        )
+    if episodes is None:
+        return EPISODES if has_agent and len(validation) else 0
+    return episodes
 
 
 class _Smaller:
@@ -148,6 +160,7 @@ class _Smaller:
                 "neither: it keeps all channels for inference"
             )
         self._bits, self.reward = selection.inference, selection.reward
+        self.evaluations = selection.evaluations
         self._model = blueprint.model
         self._kept = run.worker.evaluator.kept(self._whole, self._bits, view.client)
         self._model.load(self._kept)
@@ -242,7 +255,7 @@ def _write(out: Path, network: nn.Module, spec: SampleSpec, report: Mapping[str,
         whole.mkdir()
         torch.export.save(program, whole / "model.pt2")
         tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-        save_file(tensors, whole / "model.safetensors")
+        (whole / "model.safetensors").write_bytes(save(tensors))
         text = json.dumps(report, indent=2) + "\n"
         (whole / "report.json").write_text(text, encoding="utf-8")
         shutil.move(whole, out)

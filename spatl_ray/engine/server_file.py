@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 from safetensors import SafetensorError
-from safetensors.numpy import load_file, save_file
+from safetensors.numpy import load_file, save
 
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Arrays, Space
+from spatl_ray.places import write_whole
 
 
 def save_server(path: Path, arrays: Arrays, spaces: Mapping[str, Space]) -> None:
@@ -31,10 +31,7 @@ def save_server(path: Path, arrays: Arrays, spaces: Mapping[str, Space]) -> None
             tensors.update({f"{name}/{t}": np.ascontiguousarray(v) for t, v in views.items()})
         else:
             tensors[name] = np.ascontiguousarray(array)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    whole = path.with_name(f".{path.name}.{os.getpid()}")
-    save_file(tensors, whole)
-    whole.replace(path)
+    write_whole(path, save(tensors))
 
 
 def load_server(path: Path, like: Arrays, spaces: Mapping[str, Space]) -> Arrays:

@@ -15,13 +15,14 @@ from pathlib import Path
 import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from spatl_ray import seeding
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Array
+from spatl_ray.places import write_whole
 from spatl_ray.selection.features import FEATURES, FEATURES_VERSION, Topology
 
 WIDTH = 40
@@ -123,11 +124,9 @@ def save_agent(agent: Agent, path: Path, provenance: Mapping[str, object]) -> No
         path: of the file; its folder is made.
         provenance: command, seed, data, versions, reward: what can be written as JSON.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
     tensors = {name: value.contiguous() for name, value in agent.state_dict().items()}
-    whole = path.with_name(f".{path.name}.part")
-    save_file(tensors, whole, {"format": FORMAT, "provenance": json.dumps(dict(provenance))})
-    whole.replace(path)
+    metadata = {"format": FORMAT, "provenance": json.dumps(dict(provenance))}
+    write_whole(path, save(tensors, metadata))
 
 
 def load_agent(name: str) -> Agent:

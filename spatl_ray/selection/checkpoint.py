@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import os
+from io import BytesIO
 from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
@@ -11,6 +11,7 @@ from zipfile import BadZipFile
 import torch
 
 from spatl_ray.errors import StateError
+from spatl_ray.places import write_whole
 
 
 class Checkpoints:
@@ -47,14 +48,9 @@ class Checkpoints:
 
     def write(self, name: str, **values: Any) -> None:
         """Write values; the file appears whole or not at all, also if the machine stops."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        path = self._path(name)
-        whole = path.with_name(f".{path.name}.part")
-        with whole.open("wb") as file:
-            torch.save({"key": self.key, **values}, file)
-            file.flush()
-            os.fsync(file.fileno())
-        whole.replace(path)
+        file = BytesIO()
+        torch.save({"key": self.key, **values}, file)
+        write_whole(self._path(name), file.getvalue())
 
     def _path(self, name: str) -> Path:
         return self.folder / f"{name}.pt"

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from io import BytesIO
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
+from spatl_ray.places import write_whole
 
 WINDOW = 30
 """Updates of a moving mean: budgets differ from one update to the next."""
@@ -33,10 +35,10 @@ def save_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     Raises:
         ResultsError: the file cannot be written.
     """
-    whole = path.with_name(f".{path.name}.part")
+    file = BytesIO()
+    pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), file)
     try:
-        pq.write_table(pa.Table.from_pylist([dict(row) for row in rows]), whole)
-        whole.replace(path)
+        write_whole(path, file.getvalue())
     except OSError as error:
         raise ResultsError(f"the learning curve {path} cannot be written: {error}") from error
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import platform
+import shlex
 from collections.abc import Mapping, Sequence
 from importlib import metadata
 from pathlib import Path
@@ -16,11 +17,13 @@ from spatl_ray import faults
 from spatl_ray.config import Pretraining
 from spatl_ray.errors import ConfigError
 from spatl_ray.overrides import overridden
+from spatl_ray.places import check_place
 from spatl_ray.selection.agent import save_agent
 from spatl_ray.selection.learning_curve import draw_curve, save_curve
 from spatl_ray.selection.pretrain import Pretrainer, Told
 
-SUFFIX = ".safetensors"
+SUFFIX, CURVE, PICTURE = ".safetensors", ".parquet", ".png"
+CHECKPOINTS = ".checkpoints"
 LAST = 30
 """Updates whose mean accuracies the provenance tells."""
 
@@ -38,7 +41,7 @@ def pretraining_from(overrides: Sequence[str]) -> Pretraining:
     try:
         return Pretraining.model_validate(raw)
     except ValidationError as error:
-        raise ConfigError(faults.texts(error, raw)) from error
+        raise ConfigError(faults.texts(error, raw, Pretraining)) from error
 
 
 def pretrain(options: Pretraining, out: Path, told: Told) -> Mapping[str, object]:
@@ -59,16 +62,27 @@ def pretrain(options: Pretraining, out: Path, told: Told) -> Mapping[str, object
         ConfigError: another ending, or options that do not fit the data.
         StateError: checkpoints of other options, or damaged ones.
     """
-    if out.suffix != SUFFIX:
-        raise ConfigError(f"--out must end in {SUFFIX}, got {str(out)!r}")
+    _check_out(out)
     torch.set_num_threads(1)
-    trainer = Pretrainer(options, out.with_suffix(".checkpoints"), told)
+    trainer = Pretrainer(options, out.with_suffix(CHECKPOINTS), told)
     agent = trainer.run()
     made = _provenance(trainer)
     save_agent(agent, out, made)
-    save_curve(trainer.curve, out.with_suffix(".parquet"))
-    draw_curve(trainer.curve, out.with_suffix(".png"))
+    save_curve(trainer.curve, out.with_suffix(CURVE))
+    draw_curve(trainer.curve, out.with_suffix(PICTURE))
     return made
+
+
+def _check_out(out: Path) -> None:
+    """Refuse a place where agent, curve, picture or checkpoints could not be written."""
+    if out.suffix != SUFFIX:
+        raise ConfigError(f"--out must end in {SUFFIX}, got {str(out)!r}")
+    for suffix in (SUFFIX, CURVE, PICTURE):
+        if out.with_suffix(suffix).is_dir():
+            raise ConfigError(
+                f"--out must be a file's name, got {str(out)!r}: {out.with_suffix(suffix)} is a folder"
+            )
+    check_place(out.with_suffix(CHECKPOINTS) / "agent.pt", "--out")
 
 
 def _provenance(trainer: Pretrainer) -> dict[str, object]:
@@ -77,7 +91,7 @@ def _provenance(trainer: Pretrainer) -> dict[str, object]:
     names = [name for name in last[0] if name not in ("update", "network", "budget")]
     packages = ("spatl_ray", "torch", "numpy")
     return {
-        "command": "spatl pretrain-agent " + " ".join(_overrides(trainer.options)),
+        "command": shlex.join(["spatl", "pretrain-agent", *_overrides(trainer.options)]),
         "options": json.loads(trainer.options.model_dump_json()),
         "data": trainer.dataset.name,
         "data_fingerprint": trainer.dataset.fingerprint,

@@ -130,6 +130,8 @@ def test_the_agent_searches_anew_for_the_final_model(agent_run: Experiment, tmp_
         for index, episodes in enumerate((None, 0, 30))
     )
     assert (report["episodes"], known["episodes"]) == (30, 0)
+    assert report["evaluations"] > 30
+    assert known["evaluations"] == 0
     assert known["validation_accuracy"] is None
     assert report["validation_accuracy"] == again["validation_accuracy"]
     assert report["networks"][1]["flops"] == again["networks"][1]["flops"]
@@ -220,7 +222,27 @@ def test_without_an_agent_nothing_is_searched(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="--episodes must be 0 for a run without an agent, got 3"):
         exported(experiment, tmp_path / "out", episodes=3)
     assert not (tmp_path / "out").exists()
-    assert exported(experiment, tmp_path / "out")["episodes"] == 0
+    report = exported(experiment, tmp_path / "out")
+    assert (report["episodes"], report["evaluations"]) == (0, 0)
+
+
+def test_without_validation_samples_nothing_is_searched(tmp_path: Path) -> None:
+    split = {"train": 0.8, "validation": 0.0, "test": 0.2}
+    algorithm = {"name": "spatl", "agent": {"participations": 0, "budget": 0.5}}
+    experiment = ran(tmp_path, algorithm, data={"name": "digits", "split": split})
+    with pytest.raises(ConfigError, match="--episodes must be 0 for client 1, which has no valid"):
+        exported(experiment, tmp_path / "out", episodes=3)
+    assert not (tmp_path / "out").exists()
+    report = exported(experiment, tmp_path / "out")
+    assert (report["episodes"], report["evaluations"]) == (0, 0)
+    assert report["validation_accuracy"] is None
+
+
+def test_a_place_that_cannot_be_written_is_refused(agent_run: Experiment, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(ConfigError, match="--out must be a place that can be written, got "):
+        exported(agent_run, tmp_path / "file" / "out")
+    assert [path.name for path in tmp_path.iterdir()] == ["file"]
 
 
 class Stop(Callback):

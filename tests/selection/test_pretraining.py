@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import Any
 
@@ -122,11 +123,15 @@ def test_the_command_writes_agent_curve_and_picture(
 
 
 def test_the_provenances_command_is_the_one(tmp_path: Path) -> None:
-    """What the file says made it gives the same options."""
+    """What the file says made it, read as a shell reads it, gives the same options."""
     out = tmp_path / "own.safetensors"
-    assert main(["pretrain-agent", *SMALL, "--out", str(out)]) == 0
+    more = ["others=[{name: resnet20, options: {width: 3}}]"]
+    assert main(["pretrain-agent", *SMALL, *more, "--out", str(out)]) == 0
     made = provenance(str(out))
-    assert Pretraining.model_validate(made["options"]) == options()
+    program, command, *overrides = shlex.split(str(made["command"]))
+    assert (program, command) == ("spatl", "pretrain-agent")
+    assert pretraining_from(overrides) == options(*more)
+    assert Pretraining.model_validate(made["options"]) == options(*more)
 
 
 @pytest.mark.parametrize(
@@ -140,9 +145,15 @@ def test_the_provenances_command_is_the_one(tmp_path: Path) -> None:
         ),
         (["reward_samples=101"], "reward_samples must be at most held_out 100, got 101"),
         (["training={steps: 3}"], "training must give epochs"),
-        (["updates=0"], "updates: Input should be greater than or equal to 1, got 0"),
+        (["updates=0"], "updates must be at least 1, got 0"),
         (["model=nix"], "model.name must be one of"),
-        (["update=3"], "update"),
+        (["update=3"], "update is no field of a pre-training; did you mean updates?"),
+        (["rounds=3"], "rounds is no field of a pre-training"),
+        (
+            ["least_budget=0.01"],
+            "least_budget must be at least 0.1549, which every layer of resnet20 at its least keep ratio "
+            "costs, got 0.01",
+        ),
     ],
 )
 def test_bad_input_is_named(
@@ -160,9 +171,29 @@ def test_bad_input_is_named(
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("out", "message"),
+    [
+        ("file/agent.safetensors", "--out must be a place that can be written, got "),
+        ("folder.safetensors", "--out must be a file's name, got "),
+        ("drawn.safetensors", "drawn.png is a folder"),
+    ],
+)
+def test_a_place_that_cannot_be_written_is_refused_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], out: str, message: str
+) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "folder.safetensors").mkdir()
+    (tmp_path / "drawn.png").mkdir()
+    before = sorted(tmp_path.iterdir())
+    assert main(["pretrain-agent", *SMALL, "--out", str(tmp_path / out)]) == 2
+    assert message in capsys.readouterr().err
+    assert sorted(tmp_path.iterdir()) == before
+
+
 def test_the_shipped_agent_tells_how_it_was_made() -> None:
     made = provenance(SHIPPED)
-    assert made["command"] == "spatl pretrain-agent "
+    assert made["command"] == "spatl pretrain-agent"
     assert Pretraining.model_validate(made["options"]) == Pretraining()
     assert made["data"] == "fashion_mnist"
     assert float(made["accuracy_own"]) > float(made["accuracy_equal_ratios"])  # type: ignore[arg-type]
