@@ -82,6 +82,10 @@ class ClientActor:
         """Train a group and sum its updates here; the sums stay in the object store."""
         return self._worker(held).train(task, broadcast)
 
+    def combine(self, held: Held, *groups: GroupSums) -> GroupSums:
+        """Sums of this node's workers as one, before they cross the network."""
+        return self._worker(held).combine(groups)
+
     def train_payloads(
         self, held: Held, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:

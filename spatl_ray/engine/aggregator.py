@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from spatl_ray.aggregation.masked import Partial, Total, Weights
+from spatl_ray.aggregation.masked import Total, Weights
 from spatl_ray.aggregation.median import coordinate_median
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
@@ -22,6 +22,7 @@ from spatl_ray.engine.messages import (
     StepReport,
 )
 from spatl_ray.engine.receive import Received, receive
+from spatl_ray.engine.sums import merged
 from spatl_ray.errors import AggregationError
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.update import Broadcast, Part, Parts, Update
@@ -97,7 +98,7 @@ class Aggregator:
         if payloads:
             totals, verdicts = self._combine(payloads, late)
         else:
-            totals = self._merged([g.partial for g in sums]).totals()
+            totals = merged(self.blueprint, [g.partial for g in sums]).totals()
         accepted = {c for g in sums for c in g.accepted}
         accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
         self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
@@ -119,16 +120,6 @@ class Aggregator:
     def _encode(self, parts: Parts) -> bytes:
         return encode(Broadcast(self.round, parts), self.algorithm.spaces())
 
-    def _empty(self) -> Partial:
-        return Partial(self.algorithm.accumulators(), self.blueprint.levels)
-
-    def _merged(self, partials: Sequence[Partial]) -> Partial:
-        """All groups' sums together."""
-        merged = self._empty()
-        for partial in partials:
-            merged.merge(partial)
-        return merged
-
     def _combine(
         self, groups: Sequence[GroupPayloads], late: frozenset[int]
     ) -> tuple[Mapping[str, Total], dict[int, Verdict]]:
@@ -144,7 +135,7 @@ class Aggregator:
             verdicts[envelope.client] = received.verdict
             if received.verdict.counts:
                 judged.append((envelope.weights, received))
-        partial = self._empty()
+        partial = merged(self.blueprint, [])
         for weights, received in judged:
             partial.add(received.terms, weights)
         totals = dict(partial.totals())

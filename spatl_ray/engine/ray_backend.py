@@ -7,6 +7,8 @@ import os
 import signal
 import sys
 import time
+from collections import defaultdict
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +24,7 @@ from spatl_ray.engine.messages import (
     ClientReport,
     Evaluation,
     Facts,
+    GroupTask,
     Losses,
     RoundOutcome,
     StepReport,
@@ -52,6 +55,7 @@ class RayBackend:
         self._owns_ray = False
         self._held: list[Any] = []
         self._workers: list[Any] = []
+        self._nodes: list[object] = []
         self._aggregator: Any = None
 
     def start(self) -> list[Facts]:
@@ -74,6 +78,7 @@ class RayBackend:
         started = [w.facts.remote(self._held) for w in self._workers]
         facts: list[Facts] = self._get(started, START_SECONDS)
         self._check_server(facts)
+        self._nodes = [fact.hardware["node"] for fact in facts]
         return facts
 
     def _check_server(self, facts: list[Facts]) -> None:
@@ -104,7 +109,8 @@ class RayBackend:
             step = self._aggregator.step.remote(plan.round, len(tasks), late, *groups)
         else:
             # With nobody to leave out, the aggregator starts as soon as the groups are there.
-            step = self._aggregator.step.remote(plan.round, len(tasks), frozenset(), *groups)
+            sent = groups if self._full else self._by_node(tasks, groups)
+            step = self._aggregator.step.remote(plan.round, len(sent), frozenset(), *sent)
             reports = self._collect(list(waiting), done)
         trained = time.perf_counter()
         stepped: StepReport = self._get(step)
@@ -113,6 +119,20 @@ class RayBackend:
                 [w.commit.remote(self._held, task, broadcast, step) for w, task in waiting.values()]
             )
         return RoundOutcome(settled(reports, stepped.verdicts), trained - start, stepped.seconds)
+
+    def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
+        """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
+        if len(set(self._nodes)) == 1:
+            return list(groups)
+        there: dict[object, list[tuple[int, Any]]] = defaultdict(list)
+        for task, group in zip(tasks, groups, strict=True):
+            there[self._nodes[task.group]].append((task.group, group))
+        sent = []
+        for own in there.values():
+            (*_, (last, _)), sums = own, [group for _, group in own]
+            combine = self._workers[last].combine
+            sent.append(sums[0] if len(sums) == 1 else combine.remote(self._held, *sums))
+        return sent
 
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel on all workers."""

@@ -43,6 +43,7 @@ from spatl_ray.engine.messages import (
 from spatl_ray.engine.population import Population
 from spatl_ray.engine.receive import receive
 from spatl_ray.engine.report import layer_reports, selection_report, sent_share
+from spatl_ray.engine.sums import joined, merged
 from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
 from spatl_ray.federation.devices import Times
 from spatl_ray.state.store import StateStore
@@ -143,7 +144,7 @@ class Worker:
         A client that fails is reported, not raised; a fault of the machine is raised.
         """
         common = self.decode(broadcast.common, task.round)
-        partial = Partial(self.algorithm.accumulators(), self.blueprint.levels)
+        partial = merged(self.blueprint, [])
         reports = []
         for member in task.members:
             outcome = self._attempt(task, member, common, broadcast)
@@ -154,6 +155,10 @@ class Worker:
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
+
+    def combine(self, groups: Sequence[GroupSums]) -> GroupSums:
+        """Sums of this node's workers as one."""
+        return joined(self.blueprint, groups)
 
     def train_payloads(
         self, task: GroupTask, broadcast: BroadcastBytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -17,7 +18,8 @@ from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import FederatedData, federate
 from spatl_ray.engine.backend import Done, RoundPlan, SerialBackend
-from spatl_ray.engine.messages import RoundOutcome
+from spatl_ray.engine.messages import GroupTask, RoundOutcome
+from spatl_ray.engine.ray_backend import RayBackend
 from spatl_ray.engine.rounds import state_folder
 
 pytestmark = pytest.mark.integration
@@ -122,18 +124,45 @@ def test_the_order_in_which_clients_end_changes_nothing(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("workers", [2, 4])
 def test_a_killed_actor_is_restarted_and_its_round_repeated(
-    tmp_path: Path, reference: dict[str, dict[str, Any]]
+    tmp_path: Path, reference: dict[str, dict[str, Any]], workers: int
 ) -> None:
     """A process that dies in the middle of a round, after it wrote some clients' states."""
     marker = tmp_path / "marker"
     marker.touch()
     options = {k: v for k, v in ALGORITHMS["spatl"].items() if k != "name"}
     algorithm = {"name": "identity:CrashOnce", "options": {**options, "marker": str(marker)}}
-    experiment = small(tmp_path / "results", algorithm, engine={"workers": 2})
+    experiment = small(tmp_path / "results", algorithm, engine={"workers": workers})
     run(experiment)
     assert not marker.exists()
     assert_identical(everything(experiment), reference["spatl"])
+
+
+class Crossing(RayBackend):
+    """Notes how many sums a round has, and how many of them reach the aggregator."""
+
+    def __init__(self, *arguments: Any) -> None:
+        super().__init__(*arguments)
+        self.sums: list[tuple[int, int]] = []
+
+    def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
+        sent = super()._by_node(tasks, groups)
+        self.sums.append((len(groups), len(sent)))
+        return sent
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.parametrize("name", ["spatl", "scaffold"])
+def test_sums_of_a_node_cross_the_network_as_one(
+    tmp_path: Path, reference: dict[str, dict[str, Any]], name: str
+) -> None:
+    experiment = small(tmp_path, ALGORITHMS[name], engine={"workers": 4})
+    backend = Crossing(experiment, prepared(experiment), state_folder(experiment))
+    run(experiment, backend=backend)
+    assert backend.sums == [(4, 2)] * experiment.rounds
+    assert_identical(everything(experiment), reference[name])
 
 
 @pytest.mark.ray
