@@ -157,7 +157,8 @@ def _say(error: SpatlError, with_traceback: bool) -> None:
 
 
 def _run(arguments: argparse.Namespace) -> int:
-    experiment = load_experiment(arguments.source, arguments.overrides)
+    profiled = ["engine.profile=true"] if arguments.profile else []
+    experiment = load_experiment(arguments.source, [*arguments.overrides, *profiled])
     _find_own_modules()
     # Here, not at the top: `spatl list` is to answer at once.
     from spatl_ray.progress import Progress
@@ -165,13 +166,15 @@ def _run(arguments: argparse.Namespace) -> int:
     progress = Progress()
     try:
         progress.preparing("importing torch")
-        from spatl_ray.engine.rounds import run
+        from spatl_ray.engine.rounds import profile_file, run
 
         summary = run(experiment, callbacks=(progress,))
     finally:
         progress.close()
     print(f"results of run {summary.run_id} are in {summary.folder}")
     print(f"to plot them: python analysis/plots.py {summary.folder}")
+    if experiment.engine.profile:
+        print(f"for ui.perfetto.dev or chrome://tracing: {profile_file(experiment)}")
     return INTERRUPTED if summary.status == "interrupted" else OK
 
 
@@ -319,7 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"spatl {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, parent, text in (
-        ("run", _run, _named(), "run an experiment"),
+        ("run", _run, _with_profile(), "run an experiment"),
         ("validate", _validate, _named(), "check an experiment and show all of it"),
         ("partition", _partition, _with_picture(), "show who holds which samples"),
         ("export", _export, _of_export(), "write a client's smaller model, with a report"),
@@ -350,6 +353,16 @@ def _named() -> argparse.ArgumentParser:
         "overrides", metavar="key=value", nargs="*", help="e.g. algorithm.keep=0.3, partition=iid"
     )
     return named
+
+
+def _with_profile() -> argparse.ArgumentParser:
+    run = _named()
+    run.add_argument(
+        "--profile",
+        action="store_true",
+        help="write what took from when to when in each process to RESULTS/profiles/RUN.json",
+    )
+    return run
 
 
 def _with_picture() -> argparse.ArgumentParser:

@@ -21,6 +21,7 @@ class Engine(Strict):
         allow_mixed: let workers of different CPU capability or software run together, which gives
             up bit-identical results.
         address: of a running Ray cluster, or None to start Ray on this machine.
+        profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 
     backend: Literal["ray", "serial"] = "ray"
@@ -30,6 +31,7 @@ class Engine(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_mixed: bool = False
     address: str | None = None
+    profile: bool = False
 
 
 Logger = Annotated[str, one_of("tensorboard")]

@@ -26,6 +26,7 @@ from spatl_ray.engine.messages import (
     GroupTask,
     StepReport,
 )
+from spatl_ray.engine.profile import Span
 from spatl_ray.engine.worker import Worker
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.training.evaluate import Score
@@ -85,6 +86,10 @@ class ClientActor:
     def combine(self, held: Held, *groups: GroupSums) -> GroupSums:
         """Sums of this node's workers as one, before they cross the network."""
         return self._worker(held).combine(groups)
+
+    def spans(self, held: Held) -> tuple[Span, ...]:
+        """What was done since the last call."""
+        return self._worker(held).spans.take()
 
     def train_payloads(
         self, held: Held, task: GroupTask, broadcast: BroadcastBytes
@@ -153,6 +158,10 @@ class AggregatorActor:
     ) -> StepReport:
         """Combine the groups of a round."""
         return self._aggregator.step(round_, expected, groups, late)
+
+    def spans(self) -> tuple[Span, ...]:
+        """What was done since the last call."""
+        return self._aggregator.spans.take()
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

@@ -21,6 +21,7 @@ from spatl_ray.engine.messages import (
     GroupSums,
     StepReport,
 )
+from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import Received, receive
 from spatl_ray.engine.sums import merged
 from spatl_ray.errors import AggregationError
@@ -45,6 +46,7 @@ class Aggregator:
         self.algorithm = self.blueprint.algorithm
         self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
         self.round = 0
+        self.spans = Spans(experiment.engine.profile)
         self._cached: BroadcastBytes | None = None
 
     def facts(self) -> str:
@@ -59,7 +61,8 @@ class Aggregator:
         """
         self._check_round(round_)
         if self._cached is None or self._cached.round != round_:
-            common = self._encode(self.algorithm.broadcast(self.server))
+            with self.spans.of("encode broadcast"):
+                common = self._encode(self.algorithm.broadcast(self.server))
             self._cached = BroadcastBytes(round_, common)
         personal = {c: self._encode(self.algorithm.personal(self.server, c)) for c in clients}
         return BroadcastBytes(round_, self._cached.common, {c: p for c, p in personal.items() if p})
@@ -95,13 +98,15 @@ class Aggregator:
         sums = [g for g in unique.values() if isinstance(g, GroupSums)]
         payloads = [g for g in unique.values() if isinstance(g, GroupPayloads)]
         verdicts: dict[int, Verdict] = {}
-        if payloads:
-            totals, verdicts = self._combine(payloads, late)
-        else:
-            totals = merged(self.blueprint, [g.partial for g in sums]).totals()
+        with self.spans.of("combine"):
+            if payloads:
+                totals, verdicts = self._combine(payloads, late)
+            else:
+                totals = merged(self.blueprint, [g.partial for g in sums]).totals()
         accepted = {c for g in sums for c in g.accepted}
         accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
-        self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
+        with self.spans.of("step"):
+            self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
         self.round += 1
         return StepReport(round_, verdicts, time.perf_counter() - start)
 

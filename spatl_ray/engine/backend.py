@@ -27,6 +27,7 @@ from spatl_ray.engine.messages import (
     PanelMember,
     RoundOutcome,
 )
+from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import assign
 from spatl_ray.engine.worker import Worker
 from spatl_ray.parameters import Arrays
@@ -105,6 +106,9 @@ class Backend(Protocol):
 
     def arrays(self) -> Arrays:
         """The server's arrays."""
+
+    def spans(self) -> Mapping[str, tuple[Span, ...]]:
+        """What each process did since the last call, by its name; nothing without `engine.profile`."""
 
     def close(self) -> None:
         """Release everything; may be called twice."""
@@ -197,6 +201,13 @@ class SerialBackend:
     def arrays(self) -> Arrays:
         """The server's arrays."""
         return self.aggregator.arrays()
+
+    def spans(self) -> Mapping[str, tuple[Span, ...]]:
+        """Of worker and aggregator, one after the other."""
+        return {
+            self.worker.name: self.worker.spans.take(),
+            "aggregator": self.aggregator.spans.take(),
+        }
 
     def close(self) -> None:
         """Nothing to release."""

@@ -8,7 +8,7 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +29,7 @@ from spatl_ray.engine.messages import (
     RoundOutcome,
     StepReport,
 )
+from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import count_workers
 from spatl_ray.errors import EngineError, SpatlError
 from spatl_ray.parameters import Arrays
@@ -168,6 +169,15 @@ class RayBackend:
         """The server's arrays."""
         arrays: Arrays = self._get(self._aggregator.arrays.remote())
         return arrays
+
+    def spans(self) -> Mapping[str, tuple[Span, ...]]:
+        """What each actor did since the last call."""
+        pending = {
+            f"client-actor-{index}": worker.spans.remote(self._held)
+            for index, worker in enumerate(self._workers)
+        }
+        pending["aggregator"] = self._aggregator.spans.remote()
+        return dict(zip(pending, self._get(list(pending.values())), strict=True))
 
     def close(self) -> None:
         """Stop the actors, and Ray if it was started here."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import time
+from collections import defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
@@ -31,6 +32,7 @@ from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import Evaluation, Facts, RoundOutcome
+from spatl_ray.engine.profile import Span, Spans, write_trace
 from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.engine.server_file import save_server
 from spatl_ray.engine.signals import HeldSignals
@@ -146,6 +148,11 @@ def model_file(experiment: Experiment) -> Path:
     return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
 
 
+def profile_file(experiment: Experiment) -> Path:
+    """Where a profiled run leaves its trace."""
+    return Path(experiment.results.folder).absolute() / "profiles" / f"{experiment.run_id}.json"
+
+
 def _remove_leftovers(experiment: Experiment) -> None:
     """Client states and model of an earlier run of the same id."""
     for folder in (state_folder(experiment), model_file(experiment).parent):
@@ -226,6 +233,8 @@ class _Run:
             self.experiment, self._samples, self._fleet, self._flops, self.backend
         )
         self._panel = sample_panel(self.experiment)
+        self.spans = Spans(self.experiment.engine.profile)
+        self.tracks: dict[str, list[Span]] = defaultdict(list)
         # Now: a trace that is edited during the run must not give it another id.
         self._run_id, self._model = self.experiment.run_id, model_file(self.experiment)
 
@@ -243,6 +252,8 @@ class _Run:
             raise
         finally:
             self.writer.finish(status, error)
+            if self.tracks:
+                write_trace(profile_file(self.experiment), self.tracks)
             self._say_goodbye(status)
         folder = Path(self.experiment.results.folder).absolute()
         return RunSummary(self._run_id, folder, status, self.last)
@@ -261,17 +272,29 @@ class _Run:
                 goodbyes.callback(callback.run_ended, status)
 
     def _round(self, round_: int) -> None:
-        """One round, from its cohort to its rows."""
+        """One round; if it is profiled, what its processes did."""
+        with self.spans.of(f"round {round_}"):
+            self._whole_round(round_)
+        if self.experiment.engine.profile:
+            for name, spans in ("driver", self.spans.take()), *self.backend.spans().items():
+                self.tracks[name].extend(spans)
+
+    def _whole_round(self, round_: int) -> None:
+        """From its cohort to its rows."""
         start = time.perf_counter()
         experiment = self.experiment
         due = (round_ + 1) % experiment.evaluation.every == 0 or round_ + 1 == experiment.rounds
         lr = learning_rate(experiment.training, round_, experiment.rounds)
-        asked = self._cohorts.draw(round_, lr, set(self._panel.tolist()) if due else set())
-        outcome = self._train(asked.plan)
+        with self.spans.of("draw"):
+            asked = self._cohorts.draw(round_, lr, set(self._panel.tolist()) if due else set())
+        with self.spans.of("train and combine"):
+            outcome = self._train(asked.plan)
         self._cohorts.ended(round_, outcome.clients)
         hopeless = self._note_hopeless(outcome)
-        evaluation = self._evaluate(round_ + 1, lr) if due and not hopeless else None
-        self._write(asked, outcome, evaluation, start)
+        with self.spans.of("evaluate"):
+            evaluation = self._evaluate(round_ + 1, lr) if due and not hopeless else None
+        with self.spans.of("write rows"):
+            self._write(asked, outcome, evaluation, start)
         if hopeless:
             raise EngineError(hopeless)
 

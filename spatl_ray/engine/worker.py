@@ -41,6 +41,7 @@ from spatl_ray.engine.messages import (
     PanelMember,
 )
 from spatl_ray.engine.population import Population
+from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import receive
 from spatl_ray.engine.report import layer_reports, selection_report, sent_share
 from spatl_ray.engine.sums import joined, merged
@@ -125,6 +126,7 @@ class Worker:
         )
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
+        self.spans = Spans(experiment.engine.profile)
         self._pending: dict[tuple[int, int], dict[int, Outcome]] = {}
 
     def facts(self) -> Facts:
@@ -158,7 +160,8 @@ class Worker:
 
     def combine(self, groups: Sequence[GroupSums]) -> GroupSums:
         """Sums of this node's workers as one."""
-        return joined(self.blueprint, groups)
+        with self.spans.of("combine"):
+            return joined(self.blueprint, groups)
 
     def train_payloads(
         self, task: GroupTask, broadcast: BroadcastBytes
@@ -204,7 +207,8 @@ class Worker:
     ) -> Outcome | ClientReport:
         """Train one client, or report why it failed."""
         try:
-            return self._run(task, member, common, broadcast)
+            with self.spans.of(f"client {member.client}"):
+                return self._run(task, member, common, broadcast)
         except MACHINE_FAULTS:
             raise
         except Exception as error:
@@ -252,13 +256,16 @@ class Worker:
         view, client = outcome.view, outcome.member.client
         remembered = self.algorithm.remembered(view.state)
         expected = replace(outcome.sent, parts={})
-        received = receive(
-            self.blueprint, outcome.payload, remembered, view.received, expected, view.lr
-        )
+        with self.spans.of("receive"):
+            received = receive(
+                self.blueprint, outcome.payload, remembered, view.received, expected, view.lr
+            )
         if received.verdict.counts:
             state = self.algorithm.commit(view, outcome.proposal, received.update)
-            partial.add(received.terms, outcome.member.weights)
-            self.store.write(client, view.round, state, outcome.member.last)
+            with self.spans.of("sum"):
+                partial.add(received.terms, outcome.member.weights)
+            with self.spans.of("write state"):
+                self.store.write(client, view.round, state, outcome.member.last)
         return received.verdict
 
     def _run(
@@ -266,21 +273,23 @@ class Worker:
     ) -> Outcome:
         """Train one client and encode what it would send."""
         start = time.perf_counter()
-        view, samples = self.view(task.round, task.lr, member, common, broadcast)
+        with self.spans.of("read state"):
+            view, samples = self.view(task.round, task.lr, member, common, broadcast)
         results = []
         for index, local_task in enumerate(self.algorithm.tasks(view)):
             stream = f"train {index}"
-            with self._seeded(view, stream):
+            with self._seeded(view, stream), self.spans.of("train"):
                 results.append(
                     self.trainer.run(local_task, *samples, task.lr, view.generator(stream))
                 )
         _check_finite(results, view.samples)
-        with self._seeded(view, "propose"):
+        with self._seeded(view, "propose"), self.spans.of("propose"):
             proposal = self.algorithm.propose(view, results)
         sent = Update(
             task.round, member.client, self._steps(results[0]), view.samples, proposal.parts
         )
-        payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
+        with self.spans.of("encode"):
+            payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
         budget = view.budget_bytes_up
         if budget is not None and len(payload) > budget:
             raise ConfigError(
@@ -341,7 +350,8 @@ class Worker:
         """The parts of a round's broadcast; none if nothing was sent."""
         if not payload:
             return {}
-        broadcast = decode_broadcast(payload, self.algorithm.spaces())
+        with self.spans.of("decode"):
+            broadcast = decode_broadcast(payload, self.algorithm.spaces())
         if broadcast.round != round_:
             raise WireError(
                 f"a broadcast of round {round_} is needed, got one of {broadcast.round}"
@@ -398,9 +408,11 @@ class Worker:
         scores: list[ClientScore] = []
         for member in task.members:
             view, samples = self.view(task.round, task.lr, member, common, broadcast)
-            scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
+            with self.spans.of(f"evaluate client {member.client}"):
+                scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
         whole = task.global_model
-        return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
+        with self.spans.of("evaluate the global model"):
+            return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
 
     def losses(self, task: EvaluationTask, broadcast: BroadcastBytes) -> dict[int, float]:
         """The loss on its training samples of the model that each of the clients would receive now."""

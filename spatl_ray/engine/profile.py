@@ -1,0 +1,74 @@
+"""What took from when to when in each process, as a trace that a browser shows.
+
+The file has the trace event format (https://ui.perfetto.dev and chrome://tracing open it): a row a
+process, spans inside each other as they were entered.
+"""
+
+from __future__ import annotations
+
+import json
+import time
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+
+from spatl_ray.places import write_whole
+
+MICROSECONDS = 1e6
+
+
+@dataclass(frozen=True)
+class Span:
+    """Something that was done, in seconds since the epoch."""
+
+    name: str
+    start: float
+    end: float
+
+
+class Spans:
+    """Notes spans of one process, if it is on; else it costs next to nothing."""
+
+    def __init__(self, on: bool) -> None:
+        self._on = on
+        self._noted: list[Span] = []
+
+    def of(self, name: str) -> AbstractContextManager[None]:
+        """While entered, what is done has this name."""
+        return self._noting(name) if self._on else nullcontext()
+
+    @contextmanager
+    def _noting(self, name: str) -> Iterator[None]:
+        start = time.time()
+        try:
+            yield
+        finally:
+            self._noted.append(Span(name, start, time.time()))
+
+    def take(self) -> tuple[Span, ...]:
+        """What was noted since the last call."""
+        noted, self._noted = tuple(self._noted), []
+        return noted
+
+
+def write_trace(path: Path, tracks: Mapping[str, Sequence[Span]]) -> None:
+    """Write a trace; times are from the first span on.
+
+    Args:
+        path: of the JSON file.
+        tracks: spans by process.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    zero = min((span.start for spans in tracks.values() for span in spans), default=0.0)
+    events: list[dict[str, object]] = []
+    for number, (name, spans) in enumerate(tracks.items()):
+        place = {"pid": number, "tid": 0}
+        events.append({"ph": "M", "name": "process_name", "args": {"name": name}, **place})
+        for span in spans:
+            start, length = span.start - zero, span.end - span.start
+            when = {"ts": start * MICROSECONDS, "dur": length * MICROSECONDS}
+            events.append({"ph": "X", "name": span.name, **when, **place})
+    write_whole(path, json.dumps({"traceEvents": events}).encode())
