@@ -129,6 +129,10 @@ def test_a_count_beyond_all_arrays(count: int) -> None:
             "or algorithm.agent of spatl, which say what is kept for inference, got constant with fedavg",
         ),
         (
+            {"training": {"precision": "bf16", "dtype": "float64"}},
+            "training: dtype must be float32 with precision bf16, got float64",
+        ),
+        (
             {
                 "devices": {"budget_flops": 0.5},
                 "algorithm": {"name": "spatl", "agent": {"measure": "parameters"}},

@@ -71,6 +71,10 @@ class Training(Strict):
         clip_norm: L2 bound on a step's gradient, or None.
         buffers: floating-point buffers (batch norm's running statistics) are averaged or local.
         dtype: of parameters and arithmetic; float64 is for tests.
+        precision: `full`, or `bf16`: forward and backward passes of training round to bfloat16 where torch's
+            autocast does; parameters, momentum and all sums stay in `dtype`.
+        channels_last: training's images lie in memory with channels last.
+        compile: torch.compile the network for training; costs seconds to minutes in each worker.
         loss: `cross_entropy`, or `package.module:function` of (outputs, labels) for an own one.
         augment: random changes of training images, or None.
     """
@@ -88,6 +92,9 @@ class Training(Strict):
     clip_norm: Positive | None = None
     buffers: Literal["average", "local"] = "average"
     dtype: Literal["float32", "float64"] = "float32"
+    precision: Literal["full", "bf16"] = "full"
+    channels_last: bool = False
+    compile: bool = False
     loss: Annotated[str, one_of("cross_entropy")] = "cross_entropy"
     augment: Augment | None = None
 
@@ -97,6 +104,12 @@ class Training(Strict):
             raise ValueError("epochs and steps exclude each other: give one of them")
         if self.epochs is None and self.steps is None:
             object.__setattr__(self, "epochs", 1)
+        return self
+
+    @model_validator(mode="after")
+    def _one_precision(self) -> Training:
+        if self.precision == "bf16" and self.dtype != "float32":
+            raise ValueError(f"dtype must be float32 with precision bf16, got {self.dtype}")
         return self
 
 

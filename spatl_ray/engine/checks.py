@@ -15,6 +15,7 @@ from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.budget import check_budget, least_upload
 from spatl_ray.engine.clock import check_deadline
+from spatl_ray.engine.device import wanted_device
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.federation.availability import ever_there, make_availability
@@ -23,6 +24,7 @@ from spatl_ray.federation.samplers import make_sampler
 from spatl_ray.loggers.registry import check_loggers
 from spatl_ray.models.split import blank, model_factory
 from spatl_ray.training.augment import check_augment
+from spatl_ray.training.forward import check_compile
 from spatl_ray.training.local import LocalTask, Trainer, sparse_scales
 from spatl_ray.training.loss import load_loss, make_loss
 from spatl_ray.update import Broadcast
@@ -55,6 +57,7 @@ def _checks_with_data(experiment: Experiment, data: FederatedData) -> tuple[Chec
     return (
         lambda: check_augment(experiment.training.augment, spec),
         lambda: make_loss(experiment.training, spec.classes),
+        lambda: check_compile(experiment.training, wanted_device(experiment.engine)),
         lambda: make_sampler(experiment.sampler, samples, experiment.seed, experiment.asked_size),
         lambda: _check_somebody(experiment),
         lambda: fleet_of(experiment),

@@ -20,6 +20,7 @@ from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.augment import augmented
 from spatl_ray.training.batches import Rows, draw_batches
+from spatl_ray.training.forward import Forward
 from spatl_ray.training.loss import Loss, load_loss
 
 ONE_SAMPLE = "more than 1 value per channel"
@@ -146,6 +147,7 @@ class Trainer:
         self.training = training
         self.loss = load_loss(training.loss)
         self._scales = sparse_scales(model, training)
+        self._forward = Forward(model, training)
 
     def run(
         self, task: LocalTask, x: Tensor, y: Tensor, lr: float, batches: np.random.Generator
@@ -217,7 +219,7 @@ class Trainer:
     def _output(self, x: Tensor) -> Tensor:
         """The model's output; what batch norm says of a single sample, with the cure."""
         try:
-            output: Tensor = self.model.module(x)
+            return self._forward(x)
         except ValueError as error:
             if len(x) > 1 or ONE_SAMPLE not in str(error):
                 raise
@@ -232,7 +234,6 @@ class Trainer:
                 "a step of a model with batch norm needs at least two samples, got one with "
                 f"training.batch_size={size}: {cure}"
             ) from error
-        return output
 
     @torch.no_grad()
     def _step(

@@ -101,6 +101,15 @@ def test_a_budget_below_the_floor_of_all_layers(
     assert re.fullmatch(text, found)
 
 
+def test_compilation_without_a_compiler(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.delenv("CXX", raising=False)
+    text = refused(tmp_path, ConfigError, training={"compile": True})
+    assert text == (
+        "training.compile must be false without a C++ compiler (g++, clang++, c++, or CXX), got true"
+    )
+
+
 def test_a_data_set_that_does_not_exist(tmp_path: Path) -> None:
     text = refused(tmp_path, ConfigError, data={"name": "digit"})
     assert text.endswith("got 'digit'; did you mean 'digits'?")

@@ -90,6 +90,23 @@ def test_groups_and_order_change_nothing(
     assert_identical(everything(experiment), reference[name])
 
 
+def test_groups_change_nothing_in_lower_precision(
+    tmp_path: Path, reference: dict[str, dict[str, Any]]
+) -> None:
+    """The bits are others than the reference's, but as independent of placement."""
+    training = {"batch_size": 32, "lr": 0.05, "precision": "bf16", "channels_last": True}
+    found = []
+    for groups in (1, 3):
+        folder, engine = tmp_path / str(groups), {"backend": "serial"}
+        experiment = small(folder, ALGORITHMS["spatl"], engine=engine, training=training)
+        data = prepared(experiment)
+        run(experiment, backend=Scrambled(experiment, data, state_folder(experiment), groups))
+        found.append(everything(experiment))
+    assert_identical(*found)
+    weight = "model/encoder.0.weight"
+    assert not np.array_equal(found[0][weight], reference["spatl"][weight])
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize("workers", [1, 2, 3])
