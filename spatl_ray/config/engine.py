@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal
 
-from pydantic import field_validator
+from pydantic import Field, field_validator
 
 from spatl_ray.config.base import Count, NonNegative, Strict, one_of
 
@@ -21,6 +21,8 @@ class Engine(Strict):
         allow_mixed: let workers of different CPU capability or software run together, which gives
             up bit-identical results.
         address: of a running Ray cluster, or None to start Ray on this machine.
+        state_cache: bytes of client states that each worker keeps in memory, those that it used last; clients
+            are placed where theirs is, if no other worker waits for that.
         profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 
@@ -31,6 +33,7 @@ class Engine(Strict):
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_mixed: bool = False
     address: str | None = None
+    state_cache: Annotated[int, Field(ge=0, lt=2**63)] = 64 * 2**20
     profile: bool = False
 
 

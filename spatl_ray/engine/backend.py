@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Protocol
 
 from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.aggregator import Aggregator
@@ -54,9 +55,14 @@ class RoundPlan:
     flops: float = 0.0
     elapsed: float = 0.0
 
-    def groups(self, workers: int) -> list[GroupTask]:
-        """The members placed on workers; those without work are left out."""
-        placed = assign(self.costs, workers)
+    def groups(self, workers: int, homes: Integers | None = None) -> list[GroupTask]:
+        """The members placed on workers; those without work are left out.
+
+        Args:
+            workers: number of workers.
+            homes: the worker that holds the state of each client of the federation, -1 for none.
+        """
+        placed = assign(self.costs, workers, _homes_of(self.members, homes))
         return [
             GroupTask(
                 round=self.round,
@@ -80,13 +86,25 @@ class EvaluationPlan:
     members: tuple[PanelMember, ...]
     costs: tuple[float, ...]
 
-    def tasks(self, workers: int) -> list[EvaluationTask]:
-        """The panel placed on workers, the dearest group first; some may be empty."""
-        placed = assign(self.costs, workers)
+    def tasks(self, workers: int, homes: Integers | None = None) -> list[EvaluationTask]:
+        """The panel placed on workers; some may be empty.
+
+        Args:
+            workers: number of workers.
+            homes: the worker that holds the state of each client of the federation, -1 for none.
+        """
+        placed = assign(self.costs, workers, _homes_of(self.members, homes))
         return [
             EvaluationTask(self.round, self.lr, tuple(self.members[i] for i in group), None)
             for group in placed
         ]
+
+
+def _homes_of(
+    members: Sequence[Member | PanelMember], homes: Integers | None
+) -> Sequence[int] | None:
+    """The worker that holds each member's state."""
+    return None if homes is None else [int(homes[member.client]) for member in members]
 
 
 class Backend(Protocol):

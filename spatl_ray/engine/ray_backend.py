@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import ray
 from ray.exceptions import GetTimeoutError, RayError
 
@@ -33,6 +34,9 @@ from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import count_workers
 from spatl_ray.errors import EngineError, SpatlError
 from spatl_ray.parameters import Arrays
+
+NOWHERE = -1
+"""The home of a client whose state no worker has in memory."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
@@ -57,6 +61,7 @@ class RayBackend:
         self._held: list[Any] = []
         self._workers: list[Any] = []
         self._nodes: list[object] = []
+        self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
 
     def start(self) -> list[Facts]:
@@ -97,13 +102,14 @@ class RayBackend:
         start = time.perf_counter()
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
-        tasks = plan.groups(len(self._workers))
+        tasks = plan.groups(len(self._workers), self._homes)
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
             group, reported = method.options(num_returns=2).remote(self._held, task, broadcast)
             groups.append(group)
             waiting[reported] = (worker, task)
+            self._homes[[member.client for member in task.members]] = task.group
         if self._picks:
             reports = self._collect(list(waiting), done)
             late = surplus(reports, self._experiment.cohort_size)
@@ -142,7 +148,7 @@ class RayBackend:
         # The last worker has the lightest group: it evaluates the global model as well.
         whole = self._aggregator.global_model.remote()
         models = [None] * (len(self._workers) - 1) + [whole]
-        tasks = plan.tasks(len(self._workers))
+        tasks = plan.tasks(len(self._workers), self._homes)
         pending = [
             worker.evaluate.remote(self._held, task, broadcast, model)
             for worker, task, model in zip(self._workers, tasks, models, strict=True)
@@ -156,7 +162,7 @@ class RayBackend:
         """Training losses of the models that the plan's clients would receive now."""
         clients = [m.client for m in plan.members]
         broadcast = self._aggregator.broadcast.remote(plan.round, clients)
-        tasks = plan.tasks(len(self._workers))
+        tasks = plan.tasks(len(self._workers), self._homes)
         pending = [
             worker.losses.remote(self._held, task, broadcast)
             for worker, task in zip(self._workers, tasks, strict=True)

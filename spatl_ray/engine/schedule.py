@@ -15,6 +15,9 @@ from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.errors import ConfigError
 
+ROUNDING = 1e-9
+"""Of a sum of costs, relatively."""
+
 
 def sample_panel(experiment: Experiment) -> Integers:
     """The fixed evaluation panel: distinct clients, in ascending order."""
@@ -52,26 +55,64 @@ def cohort_weights(cohort: Integers, objective: Doubles, chance: Doubles) -> lis
     return [Weights(float(w / total), float(p)) for w, p in zip(corrected, own, strict=True)]
 
 
-def assign(costs: Sequence[float], workers: int) -> list[list[int]]:
-    """Longest-processing-time-first: the dearest item to the least loaded worker.
+def assign(
+    costs: Sequence[float], workers: int, homes: Sequence[int] | None = None
+) -> list[list[int]]:
+    """Longest-processing-time-first: the dearest item to its home, or to the least loaded worker.
+
+    An item goes home if that worker's load stays within the mean; one that cannot is placed after all
+    others. So no load is over the mean by more than (1 - 1/m) of an item, homes or not.
 
     Args:
         costs: predicted cost of each item.
-        workers: number of workers.
+        workers: number of workers, m.
+        homes: the worker at which each item is preferred, -1 for none.
 
     Returns:
-        For each worker the indices of its items, dearest first; some may be empty.
+        For each worker the indices of its items, dearest first but for those that could not go home;
+        some may be empty.
 
     References:
         Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969.
     """
-    loads = [(0.0, worker) for worker in range(workers)]
+    most = sum(costs) / workers * (1 + ROUNDING)
+    loads = Loads(workers)
     groups: list[list[int]] = [[] for _ in range(workers)]
-    for index in sorted(range(len(costs)), key=lambda i: (-costs[i], i)):
-        load, worker = heapq.heappop(loads)
-        groups[worker].append(index)
-        heapq.heappush(loads, (load + costs[index], worker))
+    postponed = []
+    order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
+    for index in order:
+        home, cost = -1 if homes is None else homes[index], costs[index]
+        if home < 0:
+            groups[loads.to_least(cost)].append(index)
+        elif loads.of[home] + cost <= most:
+            loads.add(home, cost)
+            groups[home].append(index)
+        else:
+            postponed.append(index)
+    for index in postponed:
+        groups[loads.to_least(costs[index])].append(index)
     return groups
+
+
+class Loads:
+    """What each worker has to do."""
+
+    def __init__(self, workers: int) -> None:
+        self.of = [0.0] * workers
+        self._heap = [(0.0, worker) for worker in range(workers)]
+
+    def add(self, worker: int, cost: float) -> None:
+        """Give a worker more."""
+        self.of[worker] += cost
+        heapq.heappush(self._heap, (self.of[worker], worker))
+
+    def to_least(self, cost: float) -> int:
+        """Give it to the least loaded worker, and say which one that is."""
+        while self._heap[0][0] != self.of[self._heap[0][1]]:
+            heapq.heappop(self._heap)  # Its worker got more since.
+        _, worker = heapq.heappop(self._heap)
+        self.add(worker, cost)
+        return worker
 
 
 class CostModel:

@@ -116,7 +116,8 @@ class Worker:
         self.device = device
         self.blueprint: Blueprint = make_blueprint(experiment, data.dataset.spec, device)
         self.algorithm = self.blueprint.algorithm
-        self.store = StateStore(states, self.algorithm.start_client(self.blueprint.initial))
+        initial = self.algorithm.start_client(self.blueprint.initial)
+        self.store = StateStore(states, initial, experiment.engine.state_cache)
         self.population = Population(
             data,
             device,

@@ -24,6 +24,7 @@ import numpy as np
 
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
+from spatl_ray.state.cache import Cache
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -38,10 +39,12 @@ class StateStore:
     Args:
         folder: of the shard files; on storage that all workers of the run share.
         initial: the state of a client that was never written; it fixes names, shapes and dtypes.
+        cached: bytes of records that this process keeps in memory, those that it used last.
     """
 
-    def __init__(self, folder: Path, initial: ClientState) -> None:
+    def __init__(self, folder: Path, initial: ClientState, cached: int = 0) -> None:
         self.folder = folder
+        self.cache = Cache(cached)
         self.initial = {name: _frozen(initial[name]) for name in sorted(initial)}
         described = [(n, str(a.dtype), a.shape) for n, a in self.initial.items()]
         self._schema = zlib.crc32(repr(described).encode())
@@ -60,6 +63,9 @@ class StateStore:
         """
         if not self.initial or written < 0:
             return dict(self.initial)
+        known = self.cache.get(client, written)
+        if known is not None:
+            return self._arrays(known)
         path, offset = self._place(client)
         if not path.exists():
             raise StateError(f"{path}: the file with the state of client {client} is missing")
@@ -67,7 +73,9 @@ class StateStore:
             rounds = self._rounds(file.fileno(), offset, path, client)
             slot = _slot_of(rounds, written, path, client)
             record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
-        return self._unpack(record, path, client)
+        _check_arrays(record, path, client)
+        self.cache.put(client, written, record)
+        return self._arrays(record)
 
     def write(self, client: int, round_: int, state: Mapping[str, np.ndarray], last: int) -> None:
         """Write the client's state after `round_`, beside the one of round `last`, which stays.
@@ -101,6 +109,7 @@ class StateStore:
             _write_all(descriptor, record[: _HEADER.size], place)
         finally:
             os.close(descriptor)
+        self.cache.put(client, round_, record)
 
     def _place(self, client: int) -> tuple[Path, int]:
         """A client's shard file and its offset in it."""
@@ -138,11 +147,8 @@ class StateStore:
         header = _HEADER.pack(_MAGIC, self._schema, round_, zlib.crc32(arrays), 0)[_CHECKED]
         return header + struct.pack("<I", zlib.crc32(header)) + arrays
 
-    def _unpack(self, record: bytes, path: Path, client: int) -> ClientState:
-        """The arrays of a slot, checked against its checksum."""
-        checksum = _HEADER.unpack_from(record)[3]
-        if zlib.crc32(record[_HEADER.size :]) != checksum:
-            raise StateError(f"{path}: the record of client {client} does not match its checksum")
+    def _arrays(self, record: bytes) -> ClientState:
+        """The arrays of a slot, read-only."""
         state = {}
         offset = _HEADER.size
         for name, like in self.initial.items():
@@ -150,6 +156,13 @@ class StateStore:
             state[name] = values.reshape(like.shape)
             offset += like.nbytes
         return state
+
+
+def _check_arrays(record: bytes, path: Path, client: int) -> None:
+    """Compare a slot's arrays with its checksum."""
+    checksum = _HEADER.unpack_from(record)[3]
+    if zlib.crc32(memoryview(record)[_HEADER.size :]) != checksum:
+        raise StateError(f"{path}: the record of client {client} does not match its checksum")
 
 
 def _frozen(array: Array) -> Array:

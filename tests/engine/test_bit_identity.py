@@ -156,6 +156,19 @@ def test_a_killed_actor_is_restarted_and_its_round_repeated(
     assert_identical(everything(experiment), reference["spatl"])
 
 
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+def test_clients_stay_where_their_state_is(tmp_path: Path) -> None:
+    """All take part in every round; a client that moves costs a file that is read."""
+    fields = {"sample_ratio": 1.0, "rounds": 4, "partition": "iid", "clients": 8}
+    experiment = small(tmp_path, ALGORITHMS["scaffold"], engine={"workers": 2}, **fields)
+    run(experiment)
+    rows = pd.read_parquet(tmp_path / "clients")
+    assert len(rows) == 4 * 8
+    assert rows["actor"].nunique() == 2
+    assert (rows.groupby("client")["actor"].nunique() == 1).all()
+
+
 class Crossing(RayBackend):
     """Notes how many sums a round has, and how many of them reach the aggregator."""
 

@@ -148,6 +148,33 @@ def test_longest_first_is_within_4_thirds_of_the_true_optimum(
     assert longest <= (4 / 3 - 1 / (3 * workers)) * optimum + 1e-9
 
 
+@given(costs_of_items, st.integers(1, 9), st.integers(0, 99))
+def test_homes_cost_no_balance(costs: list[float], workers: int, seed: int) -> None:
+    homes = np.random.default_rng(seed).integers(-1, workers, len(costs)).tolist()
+    groups = assign(costs, workers, homes)
+    assert sorted(index for group in groups for index in group) == list(range(len(costs)))
+    mean = sum(costs) / workers
+    for group in groups:
+        load, dearest = sum(costs[i] for i in group), max((costs[i] for i in group), default=0)
+        assert load <= (mean + (1 - 1 / workers) * dearest) * (1 + 1e-6) + 1e-6
+
+
+@given(st.integers(1, 9), st.integers(1, 9), st.integers(0, 99))
+def test_who_can_goes_home(workers: int, each: int, seed: int) -> None:
+    """Equal costs: as many as fit a worker's share stay where they are."""
+    homes = np.random.default_rng(seed).integers(0, workers, workers * each).tolist()
+    groups = assign([0.1] * len(homes), workers, homes)
+    assert [len(group) for group in groups] == [each] * workers
+    for worker, group in enumerate(groups):
+        at_home = sum(homes[index] == worker for index in group)
+        assert at_home == min(each, homes.count(worker))
+
+
+def test_who_has_no_home_is_placed_as_ever() -> None:
+    costs = [3.0, 1.0, 2.0, 2.0]
+    assert assign(costs, 2, [-1] * 4) == assign(costs, 2)
+
+
 def test_equal_costs_go_round() -> None:
     assert assign([1.0] * 5, 2) == [[0, 2, 4], [1, 3]]
     assert assign([], 3) == [[], [], []]
