@@ -126,11 +126,13 @@ class Aggregation(Strict):
 
 
 class Wire(Strict):
-    """Value types on the wire; a cast to fewer bits is part of the algorithm, what follows is lossless.
+    """Value types on the wire and at rest; a cast to fewer bits is part of the algorithm, what follows is
+    lossless.
 
     Attributes:
         uplink: of updates; None takes the training's dtype.
         downlink: of broadcasts; None takes the training's dtype.
+        states: of client states between two rounds; None stores them as they are.
 
     Buffers always travel in the training's dtype: rounded movements of a running variance can add up
     to a negative one.
@@ -138,6 +140,7 @@ class Wire(Strict):
 
     uplink: ValueType | None = None
     downlink: ValueType | None = None
+    states: ValueType | None = None
 
 
 class Evaluation(Strict):

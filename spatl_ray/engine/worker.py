@@ -117,7 +117,9 @@ class Worker:
         self.blueprint: Blueprint = make_blueprint(experiment, data.dataset.spec, device)
         self.algorithm = self.blueprint.algorithm
         initial = self.algorithm.start_client(self.blueprint.initial)
-        self.store = StateStore(states, initial, experiment.engine.state_cache)
+        self.store = StateStore(
+            states, initial, experiment.engine.state_cache, experiment.wire.states
+        )
         self.population = Population(
             data,
             device,

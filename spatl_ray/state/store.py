@@ -25,6 +25,7 @@ import numpy as np
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
 from spatl_ray.state.cache import Cache
+from spatl_ray.state.form import Form
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -40,16 +41,18 @@ class StateStore:
         folder: of the shard files; on storage that all workers of the run share.
         initial: the state of a client that was never written; it fixes names, shapes and dtypes.
         cached: bytes of records that this process keeps in memory, those that it used last.
+        values: type to which floating-point arrays are rounded, or None.
     """
 
-    def __init__(self, folder: Path, initial: ClientState, cached: int = 0) -> None:
+    def __init__(
+        self, folder: Path, initial: ClientState, cached: int = 0, values: str | None = None
+    ) -> None:
         self.folder = folder
         self.cache = Cache(cached)
         self.initial = {name: _frozen(initial[name]) for name in sorted(initial)}
-        described = [(n, str(a.dtype), a.shape) for n, a in self.initial.items()]
-        self._schema = zlib.crc32(repr(described).encode())
-        self._payload = sum(a.nbytes for a in self.initial.values())
-        self._slot = _HEADER.size + self._payload
+        self._form = Form(self.initial, values)
+        self._schema = zlib.crc32(str(self._form).encode())
+        self._slot = _HEADER.size + self._form.size
         self._length = 2 * self._slot * CLIENTS_A_SHARD
 
     def read(self, client: int, written: int) -> ClientState:
@@ -139,23 +142,13 @@ class StateStore:
 
     def _pack(self, client: int, round_: int, state: Mapping[str, np.ndarray]) -> bytes:
         """A slot's bytes."""
-        described = {n: (str(a.dtype), a.shape) for n, a in state.items()}
-        expected = {n: (str(a.dtype), a.shape) for n, a in self.initial.items()}
-        if described != expected:
-            raise StateError(f"the state of client {client} must be {expected}, got {described}")
-        arrays = b"".join(np.ascontiguousarray(state[name]).tobytes() for name in self.initial)
+        arrays = self._form.pack(state, f"the state of client {client}")
         header = _HEADER.pack(_MAGIC, self._schema, round_, zlib.crc32(arrays), 0)[_CHECKED]
         return header + struct.pack("<I", zlib.crc32(header)) + arrays
 
     def _arrays(self, record: bytes) -> ClientState:
         """The arrays of a slot, read-only."""
-        state = {}
-        offset = _HEADER.size
-        for name, like in self.initial.items():
-            values = np.frombuffer(record, like.dtype, like.size, offset)
-            state[name] = values.reshape(like.shape)
-            offset += like.nbytes
-        return state
+        return self._form.arrays(memoryview(record)[_HEADER.size :])
 
 
 def _check_arrays(record: bytes, path: Path, client: int) -> None:

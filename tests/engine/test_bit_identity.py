@@ -93,12 +93,18 @@ def test_groups_and_order_change_nothing(
 def test_groups_change_nothing_in_lower_precision(
     tmp_path: Path, reference: dict[str, dict[str, Any]]
 ) -> None:
-    """The bits are others than the reference's, but as independent of placement."""
+    """Of training and states: other bits than the reference's, but as independent of placement."""
     training = {"batch_size": 32, "lr": 0.05, "precision": "bf16", "channels_last": True}
     found = []
     for groups in (1, 3):
         folder, engine = tmp_path / str(groups), {"backend": "serial"}
-        experiment = small(folder, ALGORITHMS["spatl"], engine=engine, training=training)
+        experiment = small(
+            folder,
+            ALGORITHMS["spatl"],
+            engine=engine,
+            training=training,
+            wire={"states": "bfloat16"},
+        )
         data = prepared(experiment)
         run(experiment, backend=Scrambled(experiment, data, state_folder(experiment), groups))
         found.append(everything(experiment))

@@ -59,7 +59,7 @@ def everything(experiment: Experiment) -> dict[str, Any]:
     data = federate(load_dataset(experiment.data, experiment.seed), experiment)
     blueprint = make_blueprint(experiment, data.dataset.spec, torch.device("cpu"))
     initial = blueprint.algorithm.start_client(blueprint.initial)
-    store = StateStore(state_folder(experiment), initial)
+    store = StateStore(state_folder(experiment), initial, values=experiment.wire.states)
     for client, last in committed(experiment).items():
         for name, array in store.read(client, last).items():
             found[f"client {client}: {name}"] = array
