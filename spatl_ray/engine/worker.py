@@ -10,17 +10,16 @@ import math
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import AbstractContextManager
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
-import numpy as np
 import torch
 
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
-from spatl_ray.algorithms.base import ClientView, Proposal
+from spatl_ray.algorithms.base import ClientView
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
@@ -40,13 +39,19 @@ from spatl_ray.engine.messages import (
     Member,
     PanelMember,
 )
+from spatl_ray.engine.outcome import (
+    Outcome,
+    check_finite,
+    report_of,
+    report_of_failed,
+    simulated_times,
+    verdict_if_late,
+)
 from spatl_ray.engine.population import Population
 from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import receive
-from spatl_ray.engine.report import layer_reports, selection_report, sent_share
 from spatl_ray.engine.sums import joined, merged
 from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
-from spatl_ray.federation.devices import Times
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
 from spatl_ray.training.local import LocalResult, Trainer
@@ -65,29 +70,6 @@ MACHINE_FAULTS = (
 
 MACHINE_WORDS = ("can't allocate memory", "CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN")
 """What torch says of the machine in a plain RuntimeError."""
-
-
-class DivergedError(Exception):
-    """A client's training ended in NaN or infinity: it has nothing to send."""
-
-    def __init__(self, text: str, results: Sequence[LocalResult], samples: int) -> None:
-        super().__init__(text)
-        self.results = results
-        self.samples = samples
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """A client's trained round, before its verdict."""
-
-    member: Member
-    view: ClientView
-    results: tuple[LocalResult, ...]
-    proposal: Proposal
-    sent: Update
-    payload: bytes
-    times: Times | None
-    seconds: float
 
 
 class Worker:
@@ -156,7 +138,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
                 continue
-            verdict = self._late(outcome, task.elapsed) or self._contribute(outcome, partial)
+            verdict = self._late(outcome, task) or self._contribute(outcome, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
@@ -178,7 +160,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(outcome)
                 continue
-            late = self._late(outcome, task.elapsed)
+            late = self._late(outcome, task)
             if late is not None:
                 reports.append(self._report(outcome, late.status, late.reason, broadcast))
                 continue
@@ -217,42 +199,12 @@ class Worker:
         except Exception as error:
             if isinstance(error, RuntimeError) and any(w in str(error) for w in MACHINE_WORDS):
                 raise
-            report = ClientReport(
-                member.client,
-                status="failed",
-                reason=f"{type(error).__name__}: {error}",
-                bytes_down=broadcast.size(member.client),
-                actor=self.name,
-            )
-            return (
-                self._diverged(report, task, member, error)
-                if isinstance(error, DivergedError)
-                else report
-            )
+            report = report_of_failed(error, task, member, broadcast.size(member.client))
+            return replace(report, actor=self.name)
 
-    def _diverged(
-        self, report: ClientReport, task: GroupTask, member: Member, error: DivergedError
-    ) -> ClientReport:
-        """The report of a client that trained, but has nothing to send."""
-        processed = sum(r.samples for r in error.results)
-        return replace(
-            report,
-            status="rejected",
-            reason=str(error),
-            samples=error.samples,
-            steps=sum(r.steps for r in error.results),
-            processed=processed,
-            times=_times(task, member, processed, 0, report.bytes_down),
-            has_update=False,
-        )
-
-    def _late(self, outcome: Outcome, elapsed: float) -> Verdict | None:
-        """The verdict on an update that arrives after the deadline; None for one in time."""
-        deadline, times = self.experiment.stragglers.deadline, outcome.times
-        if deadline is None or times is None or elapsed + times.total <= deadline:
-            return None
-        arrives = elapsed + times.total
-        return Verdict("late", reason=f"after {arrives:g} s, the deadline is {deadline:g} s")
+    def _late(self, outcome: Outcome, task: GroupTask) -> Verdict | None:
+        """The verdict on an update after the round's deadline; None for one in time."""
+        return verdict_if_late(outcome, task.elapsed, self.experiment.stragglers.deadline)
 
     def _contribute(self, outcome: Outcome, partial: Partial) -> Verdict:
         """Judge one client's decoded update, sum it and commit its state."""
@@ -285,7 +237,7 @@ class Worker:
                 results.append(
                     self.trainer.run(local_task, *samples, task.lr, view.generator(stream))
                 )
-        _check_finite(results, view.samples)
+        check_finite(results, view.samples)
         with self._seeded(view, "propose"), self.spans.of("propose"):
             proposal = self.algorithm.propose(view, results)
         sent = Update(
@@ -301,7 +253,7 @@ class Worker:
             )
         processed = sum(r.samples for r in results)
         down = broadcast.size(member.client)
-        times = _times(task, member, processed, len(payload), down)
+        times = simulated_times(task, member, processed, len(payload), down)
         seconds = time.perf_counter() - start
         return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)
 
@@ -367,25 +319,8 @@ class Worker:
         self, outcome: Outcome, status: str, reason: str, broadcast: BroadcastBytes
     ) -> ClientReport:
         """The report of a client that trained."""
-        results, client = outcome.results, outcome.member.client
-        spaces = self.algorithm.spaces()
-        report = ClientReport(
-            client=client,
-            status=status,
-            reason=reason,
-            samples=outcome.view.samples,
-            steps=sum(r.steps for r in results),
-            train_loss=results[0].loss,
-            bytes_up=len(outcome.payload),
-            bytes_down=broadcast.size(client),
-            density=sent_share(outcome.sent.parts, spaces, self.algorithm.layout),
-            processed=sum(r.samples for r in results),
-            times=outcome.times,
-            seconds=outcome.seconds,
-            actor=self.name,
-            selection=selection_report(outcome.proposal),
-            layers=layer_reports(outcome.proposal, self.algorithm.layout),
-        )
+        down = broadcast.size(outcome.member.client)
+        report = replace(report_of(outcome, status, reason, down, self.algorithm), actor=self.name)
         return self._measured(report, outcome) if outcome.member.measure else report
 
     def _measured(self, report: ClientReport, outcome: Outcome) -> ClientReport:
@@ -428,22 +363,3 @@ class Worker:
             )
             losses[member.client] = math.inf if score is None else score.loss
         return losses
-
-
-def _times(
-    task: GroupTask, member: Member, processed: int, bytes_up: int, bytes_down: int
-) -> Times | None:
-    """Simulated seconds of a client's round; the download is free for who has the broadcast already."""
-    if member.device is None:
-        return None
-    down = 0 if member.informed else bytes_down
-    return member.device.seconds(task.flops * processed, bytes_up, down)
-
-
-def _check_finite(results: Sequence[LocalResult], samples: int) -> None:
-    """Stop a client whose training diverged, before it keeps or sends anything of it."""
-    for result in results:
-        end = result.end
-        if not (np.isfinite(end.parameters).all() and np.isfinite(end.buffers).all()):
-            text = f"local training diverged: the model holds NaN or infinity, loss {result.loss:g}"
-            raise DivergedError(text, results, samples)
