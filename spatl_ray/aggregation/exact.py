@@ -136,6 +136,20 @@ class ExactSum:
                     target[place] += units[own]
             taken += count
 
+    def add_one(self, value: float) -> None:
+        """Add a value to a sum of one position: `add` without its overhead, to the same bits.
+
+        Raises:
+            AggregationError: a value that is not finite, or magnitudes or additions over the limit.
+        """
+        self._reserve(abs(value) if math.isfinite(value) else math.nan, 1)
+        grids = GRIDS[self.levels]
+        for level, q in enumerate(grids):
+            shift = math.ldexp(1.5, 52 - q)
+            rounded = value + shift
+            self.sums[level] += np.float64(rounded).view(np.int64)
+            value -= rounded - shift
+
     def merge(self, other: ExactSum) -> None:
         """Add another sum of the same size and levels; associative and commutative.
 

@@ -102,11 +102,10 @@ class Accumulation:
     def add(self, part: Part, weight: float) -> None:
         """Add one client's term."""
         space, mask = self.accumulator.space, part.mask
-        one = np.ones(1)
         self.values.add(part.values, weight, _kept(mask, space))
-        self.cohort.add(one, weight)
+        self.cohort.add_one(weight)
         if mask.bits is None:
-            self.whole.add(one, weight)
+            self.whole.add_one(weight)
         elif mask.kind is MaskKind.CHANNEL:
             # The last one counts for what no group covers.
             bits = np.append(mask.bits, True)

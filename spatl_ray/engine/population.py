@@ -73,11 +73,11 @@ class Population:
     def _taken(self, client: int, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
         """A client's features and labels at some rows of the data set."""
         rows = torch.from_numpy(indices).to(self._x.device)
-        x = self._x[rows]
+        x = self._x.index_select(0, rows)
         if self.data.transform is not None:
             changed = transformed(self.data.transform, client, indices, x.cpu().numpy())
             x = resident(changed, self._x.device)
-        return self._cast(x), self._y[rows]
+        return self._cast(x), self._y.index_select(0, rows)
 
     def _cast(self, x: Tensor) -> Tensor:
         """Features in the training's dtype; token ids as they are."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -230,16 +229,11 @@ class Worker:
         start = time.perf_counter()
         with self.spans.of("read state"):
             view, samples = self.view(task.round, task.lr, member, common, broadcast)
-        results = []
-        for index, local_task in enumerate(self.algorithm.tasks(view)):
-            stream = f"train {index}"
-            with self._seeded(view, stream), self.spans.of("train"):
-                results.append(
-                    self.trainer.run(local_task, *samples, task.lr, view.generator(stream))
-                )
-        check_finite(results, view.samples)
-        with self._seeded(view, "propose"), self.spans.of("propose"):
-            proposal = self.algorithm.propose(view, results)
+        # Dropout, and what an own algorithm draws of torch, which has one generator only.
+        with seeding.torch_seeded(view.seed, "client", view.round, view.client):
+            results = self._trained(view, samples)
+            with self.spans.of("propose"):
+                proposal = self.algorithm.propose(view, results)
         sent = Update(
             task.round, member.client, self._steps(results[0]), view.samples, proposal.parts
         )
@@ -257,9 +251,21 @@ class Worker:
         seconds = time.perf_counter() - start
         return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)
 
-    def _seeded(self, view: ClientView, stream: str) -> AbstractContextManager[None]:
-        """torch's global generator, seeded for one client's round."""
-        return seeding.torch_seeded(view.seed, stream, view.round, view.client)
+    def _trained(
+        self, view: ClientView, samples: tuple[torch.Tensor, torch.Tensor]
+    ) -> list[LocalResult]:
+        """The results of the client's tasks.
+
+        Raises:
+            DivergedError: one of them is not finite.
+        """
+        results = []
+        for index, task in enumerate(self.algorithm.tasks(view)):
+            generator = view.generator(f"train {index}")
+            with self.spans.of("train"):
+                results.append(self.trainer.run(task, *samples, view.lr, generator))
+        check_finite(results, view.samples)
+        return results
 
     def _steps(self, result: LocalResult) -> int:
         """Local steps in which what is shared was trained: tau_i; all, if nothing is shared."""

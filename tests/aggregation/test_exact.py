@@ -335,3 +335,26 @@ def test_adding_leaves_the_values_as_they_were() -> None:
     before = values.tobytes()
     ExactSum(10, 2).add(values, 0.3)
     assert values.tobytes() == before
+
+
+@given(
+    st.lists(st.floats(-1e3, 1e3) | st.floats(-1e-12, 1e-12), max_size=20), st.sampled_from([1, 2])
+)
+def test_one_value_is_added_to_the_same_bits(values: list[float], levels: int) -> None:
+    one, other = ExactSum(1, levels), ExactSum(1, levels)
+    for value in values:
+        one.add_one(value)
+        other.add(np.ones(1), value)
+    assert np.array_equal(one.sums, other.sums)
+    assert (one.bound, one.addends) == (other.bound, other.addends)
+
+
+@pytest.mark.parametrize("value", [math.inf, -math.inf, math.nan, 1e30])
+def test_one_value_that_cannot_be_added_is_refused(value: float) -> None:
+    total = ExactSum(1)
+    total.add_one(0.25)
+    before = total.sums.copy()
+    with pytest.raises(AggregationError):
+        total.add_one(value)
+    assert np.array_equal(total.sums, before)
+    assert total.addends == 1
