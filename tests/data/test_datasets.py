@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import importlib.util
 import inspect
 import sys
 from collections.abc import Callable, Iterator
@@ -15,10 +16,13 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from sklearn.datasets import load_digits
 
 from spatl_ray.config import Data
 from spatl_ray.data import datasets
 from spatl_ray.data.datasets import BUILT_IN, Dataset, load_dataset
+from spatl_ray.data.holdout import stratified
+from spatl_ray.data.sources.digits import _bundled
 from spatl_ray.errors import ConfigError, DataError
 
 
@@ -46,6 +50,24 @@ def test_digits_are_normalised_on_the_training_part(digits: Dataset) -> None:
     assert len(digits.train_y) + len(digits.test_y) == 1797
     assert abs(digits.train_x.mean(dtype=np.float64)) < 1e-6
     assert abs(digits.train_x.std(dtype=np.float64) - 1) < 1e-6
+
+
+def test_digits_are_those_of_scikit_learn(digits: Dataset) -> None:
+    bundled = load_digits()
+    x = np.concatenate([digits.train_x, digits.test_x]).reshape(-1, 64)
+    pixels = bundled.data.astype(np.float64)
+    train = stratified(bundled.target, 0.2, "digits test set")
+    order = np.concatenate([np.flatnonzero(~train), np.flatnonzero(train)])
+    mean, std = pixels[~train].mean(), pixels[~train].std()
+    assert np.allclose(x * std + mean, pixels[order], atol=1e-4)
+    assert np.array_equal(np.concatenate([digits.train_y, digits.test_y]), bundled.target[order])
+
+
+def test_digits_without_scikit_learn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(importlib.util, "find_spec", lambda _: None)
+    _bundled.cache_clear()
+    with pytest.raises(DataError, match="digits needs scikit-learn"):
+        load_dataset(Data(name="digits"), seed=0)
 
 
 def test_digits_test_set_is_a_fifth_of_each_class_and_apart(digits: Dataset) -> None:

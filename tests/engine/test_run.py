@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import subprocess
+import sys
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -236,3 +238,15 @@ def test_a_recorded_run_of_data_in_memory_runs_again_on_the_same(tmp_path: Path)
         prepare(experiment_from(recorded))
     recorded["results"]["overwrite"] = True
     assert run(experiment_from(recorded), dataset=dataset).run_id == summary.run_id
+
+
+def test_a_run_imports_what_it_needs_only(tmp_path: Path) -> None:
+    """torch's compiler and scikit-learn take over a second each, torchvision up to ten."""
+    code = (
+        "import sys; from spatl_ray import load_experiment, run\n"
+        "fields = ['clients=3', 'rounds=1', 'data.samples=100', 'engine.backend=serial']\n"
+        f"run(load_experiment('demo', [*fields, {f'results.folder={tmp_path}'!r}]))\n"
+        "print({'torch._dynamo', 'torchvision', 'sklearn', 'ray'} & set(sys.modules))"
+    )
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert found.stdout.strip() == "set()"
