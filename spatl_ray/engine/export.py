@@ -33,6 +33,7 @@ from spatl_ray.places import check_place
 from spatl_ray.selection.pruning import Pruner
 from spatl_ray.training.evaluate import Score, evaluate
 from spatl_ray.training.local import LocalTask, Phase, Trainer
+from spatl_ray.training.schedule import learning_rate
 
 BATCHES = (1, 64)
 """Samples in the forward passes whose latency is measured."""
@@ -196,22 +197,22 @@ class _Smaller:
         return difference
 
     def fine_tune(self, epochs: int) -> None:
-        """Train both networks on the client's own training split, at the run's first rate."""
+        """Train both on the client's own training split; the run's schedule, over these epochs."""
         self._whole = self._trained(self._model, self._whole, epochs)
         self._values = self._trained(self._flat, self._values, epochs)
 
     def _trained(self, model: FlatModel, values: ModelVector, epochs: int) -> ModelVector:
         # What remains has been chosen: scales need not fade any more.
         training = self._run.experiment.training.model_copy(update={"norm_sparsity": 0.0})
-        view = self._view
+        view, trainer = self._view, Trainer(model, training)
         samples = self._worker.population.samples(view.client, "train")
-        key = (view.seed, "export", view.round, view.client)
-        task = LocalTask(values, phases=(Phase(epochs=epochs),))
-        with seeding.torch_seeded(*key):
-            result = Trainer(model, training).run(
-                task, *samples, training.lr, seeding.generator(*key)
-            )
-        return result.end
+        for epoch in range(epochs):
+            rate = learning_rate(training, epoch, epochs)
+            key = (view.seed, f"export {epoch}", view.round, view.client)
+            task = LocalTask(values, phases=(Phase(epochs=1),))
+            with seeding.torch_seeded(*key):
+                values = trainer.run(task, *samples, rate, seeding.generator(*key)).end
+        return values
 
     def figures(self, network: str, repeats: int) -> Figures:
         """Of the dense network, or of the smaller one, with its values as they are now."""
