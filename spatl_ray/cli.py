@@ -20,6 +20,7 @@ import yaml
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
+from spatl_ray import arguments as arguments_of
 from spatl_ray.config import Devices, Experiment
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.experiments import load_experiment, presets
@@ -173,8 +174,9 @@ def _run(arguments: argparse.Namespace) -> int:
         progress.close()
     print(f"results of run {summary.run_id} are in {summary.folder}")
     print(f"to plot them: python analysis/plots.py {summary.folder}")
-    if experiment.engine.profile:
-        print(f"for ui.perfetto.dev or chrome://tracing: {profile_file(experiment)}")
+    trace = profile_file(experiment)
+    if experiment.engine.profile and trace.exists():
+        print(f"for ui.perfetto.dev or chrome://tracing: {trace}")
     return INTERRUPTED if summary.status == "interrupted" else OK
 
 
@@ -322,102 +324,31 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=f"spatl {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, parent, text in (
-        ("run", _run, _with_profile(), "run an experiment"),
-        ("validate", _validate, _named(), "check an experiment and show all of it"),
-        ("partition", _partition, _with_picture(), "show who holds which samples"),
-        ("export", _export, _of_export(), "write a client's smaller model, with a report"),
-        ("pretrain-agent", _pretrain_agent, _of_pretraining(), "pre-train a selection agent"),
+        ("run", _run, arguments_of.with_profile(), "run an experiment"),
+        ("validate", _validate, arguments_of.named(), "check an experiment and show all of it"),
+        ("partition", _partition, arguments_of.with_picture(), "show who holds which samples"),
+        (
+            "export",
+            _export,
+            arguments_of.of_export(),
+            "write a client's smaller model, with a report",
+        ),
+        (
+            "pretrain-agent",
+            _pretrain_agent,
+            arguments_of.of_pretraining(),
+            "pre-train a selection agent",
+        ),
         (
             "list",
             _list,
-            _common(),
+            arguments_of.common(),
             "show what an experiment can name: algorithms, data sets, presets",
         ),
     ):
         added = commands.add_parser(name, parents=[parent], help=text, description=text)
         added.set_defaults(command=command)
     return parser
-
-
-def _common() -> argparse.ArgumentParser:
-    """What every command takes."""
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--traceback", action="store_true", help="show where an error arose")
-    return common
-
-
-def _named() -> argparse.ArgumentParser:
-    named = _common()
-    named.add_argument("source", metavar="FILE|PRESET", help="a YAML file, or a preset's name")
-    named.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="e.g. algorithm.keep=0.3, partition=iid"
-    )
-    return named
-
-
-def _with_profile() -> argparse.ArgumentParser:
-    run = _named()
-    run.add_argument(
-        "--profile",
-        action="store_true",
-        help="write what took from when to when in each process to RESULTS/profiles/RUN.json",
-    )
-    return run
-
-
-def _with_picture() -> argparse.ArgumentParser:
-    picture = _named()
-    choice = picture.add_mutually_exclusive_group()
-    choice.add_argument(
-        "--picture",
-        metavar="PATH",
-        type=Path,
-        help="where to save the picture, over what is there; by default "
-        "partition-DATASET-PARTITION-CLIENTS.png here, numbered if that is taken",
-    )
-    choice.add_argument("--no-picture", action="store_true", help="print the figures only")
-    return picture
-
-
-def _of_pretraining() -> argparse.ArgumentParser:
-    pretraining = _common()
-    pretraining.add_argument(
-        "overrides", metavar="key=value", nargs="*", help="e.g. seed=1, updates=300, data=digits"
-    )
-    pretraining.add_argument(
-        "--out",
-        metavar="FILE",
-        type=Path,
-        default=Path("agent.safetensors"),
-        help="of the agent; checkpoints and learning curve lie beside it, and what they hold is gone on from",
-    )
-    return pretraining
-
-
-def _of_export() -> argparse.ArgumentParser:
-    exported = _common()
-    exported.add_argument(
-        "run_id", metavar="RUN", help="name of a finished run, as `spatl run` told it"
-    )
-    exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
-    exported.add_argument(
-        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
-    )
-    exported.add_argument(
-        "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
-    )
-    numbers = (
-        ("--epochs", 0, "of fine-tuning on the client's own samples"),
-        ("--repeats", 50, "forward passes behind each latency"),
-        (
-            "--episodes",
-            None,
-            "of the agent's search for what the final model keeps (30; 0: what it found in the run)",
-        ),
-    )
-    for name, default, text in numbers:
-        exported.add_argument(name, metavar="N", type=int, default=default, help=text)
-    return exported
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+from spatl_ray.errors import ResultsError
 from spatl_ray.places import write_whole
 
 MICROSECONDS = 1e6
@@ -60,7 +61,7 @@ def write_trace(path: Path, tracks: Mapping[str, Sequence[Span]]) -> None:
         tracks: spans by process.
 
     Raises:
-        OSError: it cannot be written.
+        ResultsError: it cannot be written.
     """
     zero = min((span.start for spans in tracks.values() for span in spans), default=0.0)
     events: list[dict[str, object]] = []
@@ -71,4 +72,7 @@ def write_trace(path: Path, tracks: Mapping[str, Sequence[Span]]) -> None:
             start, length = span.start - zero, span.end - span.start
             when = {"ts": start * MICROSECONDS, "dur": length * MICROSECONDS}
             events.append({"ph": "X", "name": span.name, **when, **place})
-    write_whole(path, json.dumps({"traceEvents": events}).encode())
+    try:
+        write_whole(path, json.dumps({"traceEvents": events}).encode())
+    except OSError as error:
+        raise ResultsError(f"the profile {path} cannot be written: {error}") from error

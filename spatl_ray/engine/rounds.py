@@ -252,9 +252,9 @@ class _Run:
             raise
         finally:
             self.writer.finish(status, error)
+            self._say_goodbye(status)
             if self.tracks:
                 write_trace(profile_file(self.experiment), self.tracks)
-            self._say_goodbye(status)
         folder = Path(self.experiment.results.folder).absolute()
         return RunSummary(self._run_id, folder, status, self.last)
 

@@ -13,6 +13,7 @@ from small_runs import same_bits, saved, small
 from spatl_ray import run
 from spatl_ray.cli import main
 from spatl_ray.config import Experiment
+from spatl_ray.errors import ResultsError
 
 pytestmark = pytest.mark.integration
 
@@ -73,6 +74,15 @@ def test_the_command_says_where_it_is(tmp_path: Path, capsys: pytest.CaptureFixt
     assert main(["run", "demo", *fields, folder, "--profile"]) == 0
     (trace,) = (tmp_path / "profiles").glob("*.json")
     assert f"chrome://tracing: {trace}" in capsys.readouterr().out
+
+
+def test_a_trace_that_cannot_be_written_is_named(tmp_path: Path) -> None:
+    """The results are closed by then, and stay."""
+    (tmp_path / "profiles").touch()
+    experiment = small(tmp_path, rounds=1, engine={"backend": "serial", "profile": True})
+    with pytest.raises(ResultsError, match=r"^the profile .*\.json cannot be written: "):
+        run(experiment)
+    assert saved(experiment)
 
 
 @pytest.mark.ray

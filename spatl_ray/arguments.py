@@ -1,0 +1,92 @@
+"""What each command of `spatl` takes."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+
+def common() -> argparse.ArgumentParser:
+    """What every command takes."""
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--traceback", action="store_true", help="show where an error arose")
+    return common
+
+
+def named() -> argparse.ArgumentParser:
+    """An experiment, and overrides."""
+    named = common()
+    named.add_argument("source", metavar="FILE|PRESET", help="a YAML file, or a preset's name")
+    named.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. algorithm.keep=0.3, partition=iid"
+    )
+    return named
+
+
+def with_profile() -> argparse.ArgumentParser:
+    """Of `spatl run`."""
+    run = named()
+    run.add_argument(
+        "--profile",
+        action="store_true",
+        help="write what took from when to when in each process to RESULTS/profiles/RUN.json",
+    )
+    return run
+
+
+def with_picture() -> argparse.ArgumentParser:
+    """Of `spatl partition`."""
+    picture = named()
+    choice = picture.add_mutually_exclusive_group()
+    choice.add_argument(
+        "--picture",
+        metavar="PATH",
+        type=Path,
+        help="where to save the picture, over what is there; by default "
+        "partition-DATASET-PARTITION-CLIENTS.png here, numbered if that is taken",
+    )
+    choice.add_argument("--no-picture", action="store_true", help="print the figures only")
+    return picture
+
+
+def of_pretraining() -> argparse.ArgumentParser:
+    """Of `spatl pretrain-agent`."""
+    pretraining = common()
+    pretraining.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. seed=1, updates=300, data=digits"
+    )
+    pretraining.add_argument(
+        "--out",
+        metavar="FILE",
+        type=Path,
+        default=Path("agent.safetensors"),
+        help="of the agent; checkpoints and learning curve lie beside it, and what they hold is gone on from",
+    )
+    return pretraining
+
+
+def of_export() -> argparse.ArgumentParser:
+    """Of `spatl export`."""
+    exported = common()
+    exported.add_argument(
+        "run_id", metavar="RUN", help="name of a finished run, as `spatl run` told it"
+    )
+    exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
+    exported.add_argument(
+        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
+    )
+    exported.add_argument(
+        "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
+    )
+    numbers = (
+        ("--epochs", 0, "of fine-tuning on the client's own samples, under the run's schedule"),
+        ("--repeats", 50, "forward passes behind each latency"),
+        (
+            "--episodes",
+            None,
+            "of the agent's search for what the final model keeps (30; 0: what it found in the run)",
+        ),
+    )
+    for name, default, text in numbers:
+        exported.add_argument(name, metavar="N", type=int, default=default, help=text)
+    return exported
