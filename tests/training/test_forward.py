@@ -17,11 +17,15 @@ from spatl_ray.models.flat import FlatModel
 from spatl_ray.training.forward import Forward
 from spatl_ray.training.local import LocalTask, Trainer
 
+COLOUR = (3, 16, 16)
+"""With one channel both layouts are the same."""
+
 
 def gradient(model: FlatModel, **training: Any) -> np.ndarray:
-    """At the initial model, on twenty digits."""
-    trainer = Trainer(model, Training(**training))
-    found: np.ndarray = trainer.gradient(model.read(), *digits(20))
+    """At the initial model, on twenty coloured digits."""
+    (x, y), trainer = digits(20), Trainer(model, Training(**training))
+    coloured = torch.cat([x, 1 - x, x**2], dim=1)
+    found: np.ndarray = trainer.gradient(model.read(), coloured, y)
     return found
 
 
@@ -54,17 +58,18 @@ def test_what_goes_in_and_comes_out_has_the_parameters_dtype() -> None:
 
 @pytest.mark.parametrize("name", ["lenet", "resnet20", "mlp"])
 def test_channels_last_is_the_same_to_rounding(name: str) -> None:
-    model = flatten(split_model(name))
+    model = flatten(split_model(name, COLOUR), COLOUR)
     assert difference(gradient(model, channels_last=True), gradient(model)) < 1e-5
 
 
 def test_channels_last_lies_so_in_memory() -> None:
     seen: list[torch.Tensor] = []
-    model = flatten(split_model("lenet"))
+    model = flatten(split_model("lenet", COLOUR), COLOUR)
     model.module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
-    gradient(model, channels_last=True)
-    assert all(x.is_contiguous(memory_format=torch.channels_last) for x in seen)
-    assert len(seen) == 1
+    for last in (True, False):
+        gradient(model, channels_last=last)
+    lies = [x.is_contiguous(memory_format=torch.channels_last) for x in seen]
+    assert lies == [True, False]
 
 
 def test_token_ids_have_no_channels() -> None:
