@@ -101,10 +101,11 @@ def export_client(
     view, has_trained = run.client(client)
     episodes = _episodes(run, view, episodes)
     smaller = _Smaller(run, view, episodes)
-    rows = [smaller.figures(network, repeats) for network in ("dense", "slim")]
+    seconds = smaller.latency_seconds(repeats)
+    rows = [smaller.figures(network, of) for network, of in seconds.items()]
     if epochs:
         smaller.fine_tune(epochs)
-        rows += [smaller.figures(f"{network}, tuned", repeats) for network in ("dense", "slim")]
+        rows += [smaller.figures(f"{network}, tuned", of) for network, of in seconds.items()]
     report = {
         "run_id": run_id,
         "client": client,
@@ -214,11 +215,21 @@ class _Smaller:
                 values = trainer.run(task, *samples, rate, seeding.generator(*key)).end
         return values
 
-    def figures(self, network: str, repeats: int) -> Figures:
+    def latency_seconds(self, repeats: int) -> dict[str, dict[str, float]]:
+        """By network and batch size; it does not depend on values."""
+        spec = self._run.data.dataset.spec
+        modules = (self._model.module, self._flat.module)
+        found = {str(batch): measure(modules, spec, batch, repeats) for batch in BATCHES}
+        return {
+            network: {batch: seconds[index] for batch, seconds in found.items()}
+            for index, network in enumerate(("dense", "slim"))
+        }
+
+    def figures(self, network: str, latency_seconds: Mapping[str, float]) -> Figures:
         """Of the dense network, or of the smaller one, with its values as they are now."""
         is_dense = network.startswith("dense")
         model, values = (self._model, self._whole) if is_dense else (self._flat, self._values)
-        cost, spec = self._pruner.cost, self._run.data.dataset.spec
+        cost = self._pruner.cost
         population = self._worker.population
         own = self._score(model, values, *population.samples(self._view.client, "test"))
         everyone = self._score(model, values, population.global_x, population.global_y)
@@ -228,7 +239,7 @@ class _Smaller:
             parameters=sum(p.numel() for p in model.module.parameters()),
             local_test_accuracy=None if own is None else own.accuracy,
             global_test_accuracy=None if everyone is None else everyone.accuracy,
-            latency_seconds={str(b): measure(model.module, spec, b, repeats) for b in BATCHES},
+            latency_seconds=latency_seconds,
         )
 
     def _score(self, model: FlatModel, values: ModelVector, x: Tensor, y: Tensor) -> Score | None:

@@ -35,7 +35,8 @@ def test_how_it_is_called() -> None:
     threads = torch.get_num_threads()
     torch.set_num_threads(2)
     try:
-        assert measure(module, SampleSpec((2, 3), 10), 5, 4) > 0
+        (seconds,) = measure([module], SampleSpec((2, 3), 10), 5, 4)
+        assert seconds > 0
         assert torch.get_num_threads() == 2
     finally:
         torch.set_num_threads(threads)
@@ -49,7 +50,7 @@ def test_a_much_smaller_network_is_faster() -> None:
     ratios = {group.name: 0.1 for group in whole.graph.groups}
     kept = whole.coupling.kept(np.arange(len(whole.coupling.labels)).astype(float), ratios)
     small = slim(whole.graph, whole.coupling, kept)
-    seconds = [measure(m, whole.spec, 8, 7) for m in (whole.model.module, small)]
+    seconds = measure([whole.model.module, small], whole.spec, 8, 7)
     assert seconds[1] < seconds[0] / 2
 
 
@@ -58,4 +59,13 @@ def test_a_much_smaller_network_is_faster() -> None:
 ])  # fmt: skip
 def test_numbers_below_one_are_refused(batch: int, repeats: int, text: str) -> None:
     with pytest.raises(ModelError, match=text):
-        measure(Recorder(), SampleSpec(SHAPE, 10), batch, repeats)
+        measure([Recorder()], SampleSpec(SHAPE, 10), batch, repeats)
+
+
+def test_modules_take_turns() -> None:
+    order: list[str] = []
+    modules = [Recorder(), Recorder()]
+    for name, module in zip("ab", modules, strict=True):
+        module.register_forward_pre_hook(lambda *_, name=name: order.append(name))
+    assert len(measure(modules, SampleSpec((2, 3), 10), 1, 2)) == 2
+    assert order == ["a", "b"] * (WARM_UP + 2)
