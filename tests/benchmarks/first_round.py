@@ -12,5 +12,8 @@ from spatl_ray.callbacks import Callback
 class FirstRound(Callback):
     """Writes the time at which rounds begin."""
 
+    def __init__(self, experiment: object) -> None:
+        pass
+
     def run_started(self, experiment: object, run_id: str) -> None:
         Path(os.environ["FIRST_ROUND"]).write_text(repr(time.time()))
