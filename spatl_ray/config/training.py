@@ -75,6 +75,9 @@ class Training(Strict):
             autocast does; parameters, momentum and all sums stay in `dtype`.
         channels_last: training's images lie in memory with channels last.
         compile: torch.compile the network for training; costs seconds to minutes in each worker.
+        together: clients whose steps are taken as one batched computation, on models without buffers. It
+            changes numbers by rounding only, and is part of the config so that the number of workers
+            does not. It pays for small linear models on a CPU; convolutions are slower there.
         loss: `cross_entropy`, or `package.module:function` of (outputs, labels) for an own one.
         augment: random changes of training images, or None.
     """
@@ -95,6 +98,7 @@ class Training(Strict):
     precision: Literal["full", "bf16"] = "full"
     channels_last: bool = False
     compile: bool = False
+    together: Count = 1
     loss: Annotated[str, one_of("cross_entropy")] = "cross_entropy"
     augment: Augment | None = None
 

@@ -46,6 +46,7 @@ class RoundPlan:
         costs: predicted cost of each.
         flops: of training on one sample.
         elapsed: simulated seconds of the round that have passed before.
+        together: clients that are trained at once.
     """
 
     round: int
@@ -54,6 +55,7 @@ class RoundPlan:
     costs: tuple[float, ...]
     flops: float = 0.0
     elapsed: float = 0.0
+    together: int = 1
 
     def groups(self, workers: int, homes: Integers | None = None) -> list[GroupTask]:
         """The members placed on workers; those without work are left out.
@@ -62,19 +64,33 @@ class RoundPlan:
             workers: number of workers.
             homes: the worker that holds the state of each client of the federation, -1 for none.
         """
-        placed = assign(self.costs, workers, _homes_of(self.members, homes))
+        batches, costs = self._batches()
+        if self.together > 1:
+            homes = None  # A batch is no client's.
+        placed = assign(costs, workers, _homes_of([first for first, *_ in batches], homes))
         return [
             GroupTask(
                 round=self.round,
                 group=index,
                 lr=self.lr,
-                members=tuple(self.members[i] for i in group),
+                batches=tuple(batches[i] for i in group),
                 flops=self.flops,
                 elapsed=self.elapsed,
             )
             for index, group in enumerate(placed)
             if group
         ]
+
+    def _batches(self) -> tuple[list[tuple[Member, ...]], list[float]]:
+        """Who is trained at once, and what that costs; the number of workers has no part in it."""
+        order = list(range(len(self.members)))
+        if self.together > 1:
+            order.sort(key=lambda i: self.members[i].client)
+        cuts = [order[i : i + self.together] for i in range(0, len(order), self.together)]
+        return (
+            [tuple(self.members[i] for i in cut) for cut in cuts],
+            [sum(self.costs[i] for i in cut) for cut in cuts],
+        )
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from spatl_ray.training.augment import check_augment
 from spatl_ray.training.forward import check_compile
 from spatl_ray.training.local import LocalTask, Trainer, sparse_scales
 from spatl_ray.training.loss import load_loss, make_loss
+from spatl_ray.training.together import check_together
 from spatl_ray.update import Broadcast
 from spatl_ray.wire.codec import encode
 
@@ -43,6 +44,7 @@ def check(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> 
     faults = faults_of(
         *_checks_with_data(experiment, data),
         lambda: sparse_scales(blueprint.model, experiment.training),
+        lambda: check_together(blueprint.model, experiment.training, data.dataset.spec),
         lambda: _check_one_sample(experiment, data, blueprint),
         lambda: _check_deadline(experiment, data, blueprint),
         lambda: check_budget(experiment, blueprint, data.sizes("train")),

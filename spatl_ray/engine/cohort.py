@@ -154,6 +154,7 @@ class Cohorts:
             costs=tuple(self._costs.of(cohort).tolist()),
             flops=self._flops,
             elapsed=self._probing(probed),
+            together=self._experiment.training.together,
         )
 
     def _probing(self, probed: Losses | None) -> float:

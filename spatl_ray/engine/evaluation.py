@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from dataclasses import replace
 
-from torch import Tensor
-
 from spatl_ray import seeding
 from spatl_ray.algorithms.base import ClientView
 from spatl_ray.arrays import Bits
@@ -16,7 +14,7 @@ from spatl_ray.engine.population import Population
 from spatl_ray.models.split import PREDICTOR
 from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.evaluate import Score, evaluate
-from spatl_ray.training.local import LocalTask, Phase, Trainer
+from spatl_ray.training.local import Job, LocalTask, Phase, Trainer
 from spatl_ray.training.recalibrate import RECALIBRATION, recalibrate
 
 SAMPLE = 256
@@ -94,9 +92,7 @@ class Evaluator:
         """A client's model for inference on its own test split."""
         return self.score(self.kept(vector, channels, client), client, "test")
 
-    def client(
-        self, view: ClientView, samples: tuple[Tensor, Tensor], trained: bool
-    ) -> list[ClientScore]:
+    def client(self, view: ClientView, trained: bool) -> list[ClientScore]:
         """The score of a panel member's model; none if it never trained and those are skipped."""
         algorithm = self.blueprint.algorithm
         evaluated_as = "trained" if trained else self.options.untrained
@@ -104,7 +100,7 @@ class Evaluator:
             return []
         vector = algorithm.personal_model(view.received, view.state)
         if evaluated_as == "transfer":
-            vector = self._transferred(vector, view, samples)
+            vector = self._transferred(vector, view)
         return [
             ClientScore(
                 client=view.client,
@@ -117,16 +113,13 @@ class Evaluator:
             )
         ]
 
-    def _transferred(
-        self, vector: ModelVector, view: ClientView, samples: tuple[Tensor, Tensor]
-    ) -> ModelVector:
+    def _transferred(self, vector: ModelVector, view: ClientView) -> ModelVector:
         """The model after fitting only its predictor to the client's training samples."""
         phase = Phase(frozenset({PREDICTOR}), self.options.transfer_epochs)
         # Not the round's rate: a decayed one would leave late newcomers as they are.
         rate = self.blueprint.experiment.training.lr
         key = (self.blueprint.experiment.seed, "transfer", view.round, view.client)
+        samples = self.population.indexed(view.client, "train")
+        job = Job(LocalTask(vector, phases=(phase,)), samples, seeding.generator(*key))
         with seeding.torch_seeded(*key):
-            result = self.trainer.run(
-                LocalTask(vector, phases=(phase,)), *samples, rate, seeding.generator(*key)
-            )
-        return result.end
+            return self.trainer.train([job], rate)[0].end

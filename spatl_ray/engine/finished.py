@@ -79,7 +79,7 @@ class FinishedRun:
             device=None if fleet is None else fleet.device(client),
         )
         broadcast = self._server.broadcast(experiment.rounds, [client])
-        common = self.worker.decode(broadcast.common, experiment.rounds)
+        common = self.worker.rounds.decode(broadcast.common, experiment.rounds)
         rate = experiment.training.lr
-        view, _ = self.worker.view(experiment.rounds, rate, member, common, broadcast)
+        view = self.worker.rounds.view(experiment.rounds, rate, member, common, broadcast)
         return view, last is not None

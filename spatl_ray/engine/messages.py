@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from itertools import chain
 
 from spatl_ray.aggregation.masked import Partial, Weights
 from spatl_ray.aggregation.verdict import Verdict
@@ -41,6 +42,7 @@ class GroupTask:
     """The clients that one worker trains in one round.
 
     Attributes:
+        batches: clients that are trained at once, one batch after the other.
         flops: of training on one sample.
         elapsed: simulated seconds of the round that have passed before.
     """
@@ -48,9 +50,14 @@ class GroupTask:
     round: int
     group: int
     lr: float
-    members: tuple[Member, ...]
+    batches: tuple[tuple[Member, ...], ...]
     flops: float = 0.0
     elapsed: float = 0.0
+
+    @property
+    def members(self) -> tuple[Member, ...]:
+        """All of them."""
+        return tuple(chain.from_iterable(self.batches))
 
 
 @dataclass(frozen=True, eq=False)

@@ -12,6 +12,7 @@ from torch import Tensor
 from spatl_ray import seeding
 from spatl_ray.data.dealing import transformed
 from spatl_ray.data.federated import FederatedData, SplitName
+from spatl_ray.training.samples import Samples
 
 
 def resident(array: np.ndarray, device: torch.device) -> Tensor:
@@ -55,6 +56,17 @@ class Population:
     def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
         """A client's features and labels of one split."""
         return self._taken(client, self.data.indices(client, split))
+
+    def indexed(self, client: int, split: SplitName) -> Samples:
+        """The same, of which nothing is copied before a batch is asked for."""
+        indices = self.data.indices(client, split)
+        if self.data.transform is not None:
+            return Samples(*self._taken(client, indices))
+        return Samples(self._x, self._y, indices)
+
+    def size(self, client: int, split: SplitName) -> int:
+        """How many they are."""
+        return len(self.data.indices(client, split))
 
     def sample(self, client: int, split: SplitName, limit: int | None) -> tuple[Tensor, Tensor]:
         """The same of at most `limit` samples: always the same ones, whatever the round.

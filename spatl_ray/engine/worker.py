@@ -7,23 +7,20 @@ before it, so that a retried call gives the same bits.
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import torch
 
-from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
-from spatl_ray.algorithms.base import ClientView
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
 from spatl_ray.engine.environment import fingerprint, hardware, make_deterministic
 from spatl_ray.engine.evaluation import Evaluator
+from spatl_ray.engine.local_rounds import LocalRounds
 from spatl_ray.engine.messages import (
     NEVER,
     BroadcastBytes,
@@ -35,40 +32,21 @@ from spatl_ray.engine.messages import (
     GroupPayloads,
     GroupSums,
     GroupTask,
-    Member,
-    PanelMember,
 )
 from spatl_ray.engine.outcome import (
     Outcome,
-    check_finite,
     report_of,
-    report_of_failed,
-    simulated_times,
     verdict_if_late,
 )
 from spatl_ray.engine.population import Population
 from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import receive
 from spatl_ray.engine.sums import joined, merged
-from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
-from spatl_ray.training.local import LocalResult, Trainer
-from spatl_ray.update import Parts, Update
-from spatl_ray.wire.codec import decode_broadcast, decode_update, encode
-
-MACHINE_FAULTS = (
-    OSError,
-    MemoryError,
-    torch.cuda.OutOfMemoryError,
-    AggregationError,
-    StateError,
-    WireError,
-)
-"""What is never one client's failure: it depends on where the client ran, so the run stops."""
-
-MACHINE_WORDS = ("can't allocate memory", "CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN")
-"""What torch says of the machine in a plain RuntimeError."""
+from spatl_ray.training.local import Trainer
+from spatl_ray.update import Update
+from spatl_ray.wire.codec import decode_update
 
 
 class Worker:
@@ -111,6 +89,9 @@ class Worker:
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
         self.spans = Spans(experiment.engine.profile)
+        self.rounds = LocalRounds(
+            self.blueprint, self.trainer, self.evaluator, self.store, self.spans
+        )
         self._pending: dict[tuple[int, int], dict[int, Outcome]] = {}
 
     def facts(self) -> Facts:
@@ -129,13 +110,11 @@ class Worker:
 
         A client that fails is reported, not raised; a fault of the machine is raised.
         """
-        common = self.decode(broadcast.common, task.round)
         partial = merged(self.blueprint, [])
         reports = []
-        for member in task.members:
-            outcome = self._attempt(task, member, common, broadcast)
+        for _, outcome in self.rounds.all_of(task, broadcast):
             if isinstance(outcome, ClientReport):
-                reports.append(outcome)
+                reports.append(replace(outcome, actor=self.name))
                 continue
             verdict = self._late(outcome, task) or self._contribute(outcome, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
@@ -151,13 +130,11 @@ class Worker:
         self, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupPayloads, tuple[ClientReport, ...]]:
         """Train a group for a rule that needs every update; states wait for `commit`."""
-        common = self.decode(broadcast.common, task.round)
         envelopes, reports = [], []
         pending: dict[int, Outcome] = {}
-        for member in task.members:
-            outcome = self._attempt(task, member, common, broadcast)
+        for member, outcome in self.rounds.all_of(task, broadcast):
             if isinstance(outcome, ClientReport):
-                reports.append(outcome)
+                reports.append(replace(outcome, actor=self.name))
                 continue
             late = self._late(outcome, task)
             if late is not None:
@@ -186,21 +163,6 @@ class Worker:
                 state = self.algorithm.commit(outcome.view, outcome.proposal, update)
                 self.store.write(client, task.round, state, outcome.member.last)
 
-    def _attempt(
-        self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
-    ) -> Outcome | ClientReport:
-        """Train one client, or report why it failed."""
-        try:
-            with self.spans.of(f"client {member.client}"):
-                return self._run(task, member, common, broadcast)
-        except MACHINE_FAULTS:
-            raise
-        except Exception as error:
-            if isinstance(error, RuntimeError) and any(w in str(error) for w in MACHINE_WORDS):
-                raise
-            report = report_of_failed(error, task, member, broadcast.size(member.client))
-            return replace(report, actor=self.name)
-
     def _late(self, outcome: Outcome, task: GroupTask) -> Verdict | None:
         """The verdict on an update after the round's deadline; None for one in time."""
         return verdict_if_late(outcome, task.elapsed, self.experiment.stragglers.deadline)
@@ -222,102 +184,12 @@ class Worker:
                 self.store.write(client, view.round, state, outcome.member.last)
         return received.verdict
 
-    def _run(
-        self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
-    ) -> Outcome:
-        """Train one client and encode what it would send."""
-        start = time.perf_counter()
-        with self.spans.of("read state"):
-            view, samples = self.view(task.round, task.lr, member, common, broadcast)
-        # Dropout, and what an own algorithm draws of torch, which has one generator only.
-        with seeding.torch_seeded(view.seed, "client", view.round, view.client):
-            results = self._trained(view, samples)
-            with self.spans.of("propose"):
-                proposal = self.algorithm.propose(view, results)
-        sent = Update(
-            task.round, member.client, self._steps(results[0]), view.samples, proposal.parts
-        )
-        with self.spans.of("encode"):
-            payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
-        budget = view.budget_bytes_up
-        if budget is not None and len(payload) > budget:
-            raise ConfigError(
-                f"devices.budget_bytes_up must be at least {len(payload)}, the bytes of the update, "
-                f"got {budget:g} for client {member.client}"
-            )
-        processed = sum(r.samples for r in results)
-        down = broadcast.size(member.client)
-        times = simulated_times(task, member, processed, len(payload), down)
-        seconds = time.perf_counter() - start
-        return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)
-
-    def _trained(
-        self, view: ClientView, samples: tuple[torch.Tensor, torch.Tensor]
-    ) -> list[LocalResult]:
-        """The results of the client's tasks.
-
-        Raises:
-            DivergedError: one of them is not finite.
-        """
-        results = []
-        for index, task in enumerate(self.algorithm.tasks(view)):
-            generator = view.generator(f"train {index}")
-            with self.spans.of("train"):
-                results.append(self.trainer.run(task, *samples, view.lr, generator))
-        check_finite(results, view.samples)
-        return results
-
-    def _steps(self, result: LocalResult) -> int:
-        """Local steps in which what is shared was trained: tau_i; all, if nothing is shared."""
-        parts = {segment.part for segment in self.algorithm.layout.shared.segments}
-        return max((result.part_steps[part] for part in parts), default=result.steps)
-
-    def view(
-        self,
-        round_: int,
-        lr: float,
-        member: Member | PanelMember,
-        common: Parts,
-        broadcast: BroadcastBytes,
-    ) -> tuple[ClientView, tuple[torch.Tensor, torch.Tensor]]:
-        """What a client sees, and its training samples."""
-        client, device = member.client, getattr(member, "device", None)
-        state = self.store.read(client, member.last)
-        samples = self.population.samples(client, "train")
-        personal = self.decode(broadcast.personal.get(client, b""), round_)
-        view = ClientView(
-            client=client,
-            round=round_,
-            lr=lr,
-            samples=len(samples[1]),
-            received=self.algorithm.receive({**common, **personal}, state),
-            state=state,
-            validate=partial(self.evaluator.validate, client),
-            gradient_of=partial(self.evaluator.training_gradient, client),
-            seed=self.experiment.seed,
-            budget_bytes_up=None if device is None else device.budget_bytes_up,
-            budget_flops=None if device is None else device.budget_flops,
-        )
-        return view, samples
-
     def _decoded(self, outcome: Outcome) -> Update:
         """A client's update as its payload says."""
         if not outcome.payload:
             return outcome.sent
         remembered = self.algorithm.remembered(outcome.view.state)
         return decode_update(outcome.payload, self.algorithm.spaces(), remembered)
-
-    def decode(self, payload: bytes, round_: int) -> Parts:
-        """The parts of a round's broadcast; none if nothing was sent."""
-        if not payload:
-            return {}
-        with self.spans.of("decode"):
-            broadcast = decode_broadcast(payload, self.algorithm.spaces())
-        if broadcast.round != round_:
-            raise WireError(
-                f"a broadcast of round {round_} is needed, got one of {broadcast.round}"
-            )
-        return broadcast.parts
 
     # --- reports --------------------------------------------------------------------------------
 
@@ -348,22 +220,22 @@ class Worker:
         self, task: EvaluationTask, broadcast: BroadcastBytes
     ) -> tuple[tuple[ClientScore, ...], Score | None]:
         """Score the models that panel members would receive now, and the global model if given."""
-        common = self.decode(broadcast.common, task.round)
+        common = self.rounds.decode(broadcast.common, task.round)
         scores: list[ClientScore] = []
         for member in task.members:
-            view, samples = self.view(task.round, task.lr, member, common, broadcast)
+            view = self.rounds.view(task.round, task.lr, member, common, broadcast)
             with self.spans.of(f"evaluate client {member.client}"):
-                scores.extend(self.evaluator.client(view, samples, member.last != NEVER))
+                scores.extend(self.evaluator.client(view, member.last != NEVER))
         whole = task.global_model
         with self.spans.of("evaluate the global model"):
             return tuple(scores), None if whole is None else self.evaluator.score_global(whole)
 
     def losses(self, task: EvaluationTask, broadcast: BroadcastBytes) -> dict[int, float]:
         """The loss on its training samples of the model that each of the clients would receive now."""
-        common = self.decode(broadcast.common, task.round)
+        common = self.rounds.decode(broadcast.common, task.round)
         losses = {}
         for member in task.members:
-            view, _ = self.view(task.round, task.lr, member, common, broadcast)
+            view = self.rounds.view(task.round, task.lr, member, common, broadcast)
             score = self.evaluator.score(
                 self.algorithm.personal_model(view.received, view.state), member.client, "train"
             )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Mapping
 
 import torch
 from torch import Tensor
+from torch.func import functional_call
 
 from spatl_ray.config import Training
 from spatl_ray.errors import ConfigError
@@ -44,23 +46,31 @@ class Forward:
     """
 
     def __init__(self, model: FlatModel, training: Training) -> None:
-        self._module = torch.compile(model.module) if training.compile else model.module
+        self._module = model.module
+        self._called = torch.compile(model.module) if training.compile else model.module
         self._dtype = model.parameters.dtype
         self._device = model.parameters.device.type
         self._bfloat16 = training.precision == "bf16"
         self._channels_last = training.channels_last
 
-    def __call__(self, x: Tensor) -> Tensor:
+    def __call__(self, x: Tensor, parameters: Mapping[str, Tensor] | None = None) -> Tensor:
         """The outputs.
 
         Args:
             x: samples, shape (n, *shape).
+            parameters: by name, instead of the model's own.
         """
         if self._channels_last and x.dim() == 4:
             x = x.contiguous(memory_format=torch.channels_last)
         if not self._bfloat16:
-            output: Tensor = self._module(x)
-            return output
+            return self._outputs(x, parameters)
         with torch.autocast(self._device, torch.bfloat16):
-            rounded: Tensor = self._module(x)
+            rounded = self._outputs(x, parameters)
         return rounded.to(self._dtype)
+
+    def _outputs(self, x: Tensor, parameters: Mapping[str, Tensor] | None) -> Tensor:
+        if parameters is None:
+            output: Tensor = self._called(x)
+        else:
+            output = functional_call(self._module, dict(parameters), (x,))
+        return output

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from itertools import zip_longest
 
 import numpy as np
 import torch
@@ -23,6 +23,9 @@ from spatl_ray.training.augment import augmented
 from spatl_ray.training.batches import Rows, draw_batches
 from spatl_ray.training.forward import Forward
 from spatl_ray.training.loss import Loss, load_loss
+from spatl_ray.training.samples import Samples, batch_of
+from spatl_ray.training.stack import Stack, Tally, stacked
+from spatl_ray.training.together import Together, padded
 
 ONE_SAMPLE = "more than 1 value per channel"
 """What torch's batch norm says of a single sample, which has no variance."""
@@ -98,28 +101,28 @@ class LocalResult:
 
 
 @dataclass(frozen=True, eq=False)
-class _Correction:
-    """A task's gradient correction on the training device."""
+class Job:
+    """A task and what it is trained on.
 
-    offset: Tensor | None
-    mu: float
-    anchor: Tensor | None
+    Attributes:
+        task: what to train.
+        samples: of the client.
+        batches: draws the order of the samples; a child of it draws what augmentation does to them, so
+            that the order is the same without.
+    """
 
-    def apply(self, parameters: Tensor, gradient: Tensor) -> None:
-        """gradient += offset + mu (parameters - anchor), on the first positions."""
-        if self.offset is not None:
-            gradient[: len(self.offset)].add_(self.offset)
-        if self.anchor is not None:
-            n = len(self.anchor)
-            gradient[:n].add_(parameters[:n] - self.anchor, alpha=self.mu)
+    task: LocalTask
+    samples: Samples
+    batches: np.random.Generator
 
 
-class _Trained(NamedTuple):
-    """A range of the parameter vector that is trained, as views."""
-
-    parameters: Tensor
-    gradient: Tensor
-    velocity: Tensor
+def go_together(jobs: Sequence[Job]) -> bool:
+    """Whether jobs can be trained at once: they differ in values only, and minimise the config's loss."""
+    kinds = {
+        (task.phases, task.mu, task.offset is None, task.anchor is None, task.loss)
+        for task in (job.task for job in jobs)
+    }
+    return len(kinds) == 1 and jobs[0].task.loss is None
 
 
 def sparse_scales(model: FlatModel, training: Training) -> Tensor | None:
@@ -157,51 +160,133 @@ class Trainer:
         self.loss = load_loss(training.loss)
         self._scales = sparse_scales(model, training)
         self._forward = Forward(model, training)
+        self._together = Together(model, self._forward)
 
     def run(
         self, task: LocalTask, x: Tensor, y: Tensor, lr: float, batches: np.random.Generator
     ) -> LocalResult:
-        """Train from `task.start`; momentum starts at 0.
-
-        The order of a step is gradient, clipping, weight decay and norm sparsity, correction,
-        momentum.
+        """Train one task; see `train`.
 
         Args:
             task: what to train.
             x: samples, shape (n, *shape), on the model's device.
             y: labels, shape (n,).
             lr: learning rate of this round.
-            batches: draws the order of the samples; a child of it draws what augmentation does to
-                them, so that the order is the same without.
+            batches: see `Job`.
+        """
+        return self.train([Job(task, Samples(x, y), batches)], lr)[0]
+
+    def train(self, jobs: Sequence[Job], lr: float) -> list[LocalResult]:
+        """Train from each job's start; momentum starts at 0.
+
+        The order of a step is gradient, clipping, weight decay and norm sparsity, correction,
+        momentum. One job alone is the reference; several take each step as one batched computation
+        (`Together`), and agree with it up to rounding.
+
+        Args:
+            jobs: one, or several that go with each other.
+            lr: learning rate of this round.
 
         Raises:
             ConfigError: a phase in which nothing trains.
             DataError: no samples, or a single one in a step of a model with batch norm.
         """
-        if not len(y):
+        if not all(len(job.samples) for job in jobs):
             raise DataError("local training needs at least one sample, got none")
-        self.model.load(task.start)
-        correction, loss_of = self._correction(task), task.loss or self.loss
-        changes = batches.spawn(1)[0] if self.training.augment else batches
-        velocity = torch.zeros_like(self.model.parameters)
-        losses: list[Tensor] = []
-        sizes: list[int] = []
-        part_steps = dict.fromkeys((s.part for s in self.model.layout.parameters.segments), 0)
-        for phase in task.phases:
+        # Those with most steps first: whoever still trains is at the front.
+        order = sorted(range(len(jobs)), key=lambda i: (-len(jobs[i].samples), i))
+        results = self._train([jobs[i] for i in order], lr)
+        return [results[place] for place in np.argsort(order)]
+
+    def _train(self, jobs: Sequence[Job], lr: float) -> list[LocalResult]:
+        """The loop, on jobs of which earlier ones take at least as many steps."""
+        stack = self._stacked([job.task for job in jobs])
+        changes = [job.batches.spawn(1)[0] for job in jobs] if self.training.augment else []
+        tally = Tally(len(jobs), {s.part for s in self.model.layout.parameters.segments})
+        for phase in jobs[0].task.phases:
             self.model.train(phase.parts)
-            trained = self._trained(phase, velocity)
-            before = len(sizes)
-            for index in self._batches(phase, len(y), batches):
-                rows = torch.from_numpy(index).to(x.device)
-                # Not x[rows]: that takes four times as long for a small batch.
-                seen = augmented(x.index_select(0, rows), self.training.augment, changes)
-                losses.append(self._gradient(loss_of, seen, y.index_select(0, rows)).detach())
-                self._step(trained, correction, lr)
-                sizes.append(len(index))
-            for part in filter(phase.trains, part_steps):
-                part_steps[part] += len(sizes) - before
-        loss = _mean(losses, sizes)
-        return LocalResult(self.model.read(), len(sizes), part_steps, sum(sizes), loss)
+            spans = self._ranges(phase)
+            batches = [self._batches(phase, len(job.samples), job.batches) for job in jobs]
+            for each in zip_longest(*batches):
+                indices = [index for index in each if index is not None]
+                with_those = stack.of_first(len(indices))
+                losses = self._losses(jobs, with_those, phase.parts, indices, changes)
+                with_those.step(self.training, self._scales, spans, lr)
+                tally.add(losses, [len(index) for index in indices])
+            tally.end_phase(phase.trains)
+        ends = [self.model.read()] if len(jobs) == 1 else stack.read()
+        return [LocalResult(end, *told) for end, told in zip(ends, tally.told(), strict=True)]
+
+    def _stacked(self, tasks: Sequence[LocalTask]) -> Stack:
+        """The tasks' starts and corrections; a single one is trained in the model itself."""
+        model = self.model
+        if len(tasks) == 1:
+            model.load(tasks[0].start)
+            parameters, gradient = model.parameters[None], model.gradient[None]
+        else:
+            parameters = stacked([task.start.parameters for task in tasks], model.parameters)
+            gradient = torch.zeros_like(parameters)
+        mu, offsets = tasks[0].mu, [task.offset for task in tasks if task.offset is not None]
+        anchors = [task.anchor for task in tasks if task.anchor is not None]
+        return Stack(
+            parameters,
+            gradient,
+            velocity=torch.zeros_like(parameters),
+            offset=stacked(offsets, model.parameters) if offsets else None,
+            mu=mu,
+            anchor=stacked(anchors, model.parameters) if mu else None,
+        )
+
+    def _losses(
+        self,
+        jobs: Sequence[Job],
+        stack: Stack,
+        parts: frozenset[str] | None,
+        indices: Sequence[Rows],
+        changes: Sequence[np.random.Generator],
+    ) -> Tensor:
+        """Loss of each batch, shape (k,); the gradients are left in the stack."""
+        samples = [job.samples for job in jobs[: len(indices)]]
+        if len(jobs) == 1:
+            x, y = self._batch(samples, indices, indices, changes)
+            return self._gradient(jobs[0].task.loss or self.loss, x, y).detach()[None]
+        filled, weights = padded(indices)
+        x, y = self._batch(samples, indices, filled, changes)
+        shape = (len(indices), len(filled[0]))
+        return self._together.gradient(
+            stack.parameters,
+            stack.gradient,
+            parts,
+            x.unflatten(0, shape),
+            y.unflatten(0, shape),
+            torch.from_numpy(weights).to(stack.parameters),
+        )
+
+    def _batch(
+        self,
+        samples: Sequence[Samples],
+        indices: Sequence[Rows],
+        filled: Sequence[Rows],
+        changes: Sequence[np.random.Generator],
+    ) -> tuple[Tensor, Tensor]:
+        """Batches of one length, one behind the other; augmented, if that is asked for."""
+        if not changes:
+            x, y = batch_of(samples, filled)
+            return self._cast(x), y
+        parts = []
+        for own, index, whole, generator in zip(samples, indices, filled, changes, strict=False):
+            x, y = batch_of([own], [index])
+            x = augmented(self._cast(x), self.training.augment, generator)
+            # What fills a batch up draws nothing: it is its first sample again.
+            rows = torch.arange(len(whole), device=x.device)
+            rows[len(index) :] = 0
+            parts.append((x.index_select(0, rows), y.index_select(0, rows)))
+        seen, labels = zip(*parts, strict=True)
+        return torch.cat(seen), torch.cat(labels)
+
+    def _cast(self, x: Tensor) -> Tensor:
+        """Features in the parameters' type; token ids as they are."""
+        return x.to(self.model.parameters.dtype) if x.is_floating_point() else x
 
     def gradient(self, vector: ModelVector, x: Tensor, y: Tensor) -> Array:
         """Gradient of the training loss at a model in evaluation mode, over its parameters.
@@ -244,37 +329,6 @@ class Trainer:
                 f"training.batch_size={size}: {cure}"
             ) from error
 
-    def _step(self, trained: Sequence[_Trained], correction: _Correction, lr: float) -> None:
-        """One step of SGD with momentum on the trained ranges; the flat vectors ask for no gradient."""
-        parameters, gradient = self.model.parameters, self.model.gradient
-        if self.training.clip_norm is not None:
-            norm = torch.linalg.vector_norm(gradient)
-            gradient.mul_((self.training.clip_norm / (norm + 1e-12)).clamp(max=1.0))
-        if self.training.weight_decay:
-            gradient.add_(parameters, alpha=self.training.weight_decay)
-        if self._scales is not None:
-            signs = parameters[self._scales].sign_()
-            gradient.index_add_(0, self._scales, signs, alpha=self.training.norm_sparsity)
-        correction.apply(parameters, gradient)
-        for own, slope, moved in trained:
-            own.sub_(moved.mul_(self.training.momentum).add_(slope), alpha=lr)
-
-    def _correction(self, task: LocalTask) -> _Correction:
-        """The task's correction as tensors beside the model."""
-
-        def beside(array: Array | None) -> Tensor | None:
-            like = self.model.parameters
-            return (
-                None if array is None else torch.tensor(array, dtype=like.dtype, device=like.device)
-            )
-
-        return _Correction(beside(task.offset), task.mu, beside(task.anchor) if task.mu else None)
-
-    def _trained(self, phase: Phase, velocity: Tensor) -> list[_Trained]:
-        """Views of what the phase trains: parameters, gradient, velocity."""
-        vectors = (self.model.parameters, self.model.gradient, velocity)
-        return [_Trained(*(vector[span] for vector in vectors)) for span in self._ranges(phase)]
-
     def _ranges(self, phase: Phase) -> tuple[slice, ...]:
         """Where the phase's parts lie in the parameter vector."""
         space = self.model.layout.parameters
@@ -293,12 +347,3 @@ class Trainer:
         own = phase.epochs is not None or phase.steps is not None
         epochs, steps = (phase.epochs, phase.steps) if own else (training.epochs, training.steps)
         return draw_batches(n, training.batch_size, training.drop_last, epochs, steps, generator)
-
-
-def _mean(losses: Sequence[Tensor], sizes: Sequence[int]) -> float:
-    """The mean loss over the samples of all steps, in float64; NaN without steps."""
-    if not losses:
-        return float("nan")
-    each = torch.stack(list(losses)).double()
-    total = (each * torch.tensor(sizes, dtype=torch.float64, device=each.device)).sum()
-    return float(total) / sum(sizes)

@@ -17,7 +17,7 @@ from small_runs import SIZE, images, saved, small, table
 from spatl_ray import run
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.data.memory import with_memory
-from spatl_ray.engine import aggregator, rows, worker
+from spatl_ray.engine import aggregator, local_rounds, rows
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import ClientReport, LayerReport, RoundOutcome
@@ -44,7 +44,7 @@ class Wire:
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.updates: dict[tuple[int, int], int] = {}
         self.broadcasts: dict[int, list[int]] = {}
-        monkeypatch.setattr(worker, "encode", self.encode)
+        monkeypatch.setattr(local_rounds, "encode", self.encode)
         monkeypatch.setattr(aggregator, "encode", self.encode)
 
     def encode(

@@ -248,3 +248,15 @@ class Saboteur(Shared):
         values = delta.values.copy()
         values[0] = bad
         return replace(proposal, parts={**proposal.parts, DELTA: Part(delta.mask, values)})
+
+
+class NoTask(Shared):
+    """Averaging in which one client (option `client`) cannot tell what it trains."""
+
+    def __init__(self, options: Options) -> None:
+        self.client = options["client"]
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        if view.client == self.client:
+            raise RuntimeError("no task")
+        return super().tasks(view)

@@ -1,0 +1,189 @@
+"""Gradients of several clients' models in one batched computation.
+
+torch.func's vmap turns the network into one over a group: a matrix product of each client becomes one batched
+product. Results agree with training one by one up to rounding.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Mapping, Sequence
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.func import grad_and_value, vmap
+from torch.nn.functional import cross_entropy
+
+from spatl_ray.arrays import Doubles
+from spatl_ray.config import Training
+from spatl_ray.data.dataset import SampleSpec
+from spatl_ray.errors import ConfigError
+from spatl_ray.models.flat import FlatModel
+from spatl_ray.training.batches import Rows
+from spatl_ray.training.forward import Forward
+
+AGREEMENT = 1e-3
+"""Largest relative difference between gradients at once and alone."""
+
+SMALL = 0.01
+"""Share of the largest gradient below which a tensor's own is no measure."""
+
+
+class Together:
+    """Losses and gradients of a group, each client at its own parameters and on its own batch.
+
+    Args:
+        model: the network, without buffers.
+        forward: its forward pass.
+    """
+
+    def __init__(self, model: FlatModel, forward: Forward) -> None:
+        self._segments = model.layout.parameters.segments
+        self._forward = forward
+        self._each = vmap(grad_and_value(self._loss), randomness="error")
+
+    def gradient(
+        self,
+        parameters: Tensor,
+        gradient: Tensor,
+        parts: Collection[str] | None,
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        """The loss of each client, shape (k,); its gradient is left in `gradient`.
+
+        Args:
+            parameters: shape (k, P).
+            gradient: where it is left, shape (k, P); 0 in parts that are not trained.
+            parts: that are trained; None for all.
+            x: features, shape (k, batch, *shape).
+            y: labels, shape (k, batch).
+            weights: of the samples in the loss, shape (k, batch).
+        """
+        trained: dict[str, Tensor] = {}
+        frozen: dict[str, Tensor] = {}
+        for segment in self._segments:
+            view = parameters[:, segment.span].unflatten(1, segment.shape)
+            (trained if parts is None or segment.part in parts else frozen)[segment.name] = view
+        slopes, losses = self._each(trained, frozen, x, y, weights)
+        with torch.no_grad():
+            for segment in self._segments:
+                place, slope = gradient[:, segment.span], slopes.get(segment.name)
+                if slope is None:
+                    place.zero_()
+                else:
+                    place.copy_(slope.flatten(1))
+        found: Tensor = losses.detach()
+        return found
+
+    def _loss(
+        self,
+        trained: Mapping[str, Tensor],
+        frozen: Mapping[str, Tensor],
+        x: Tensor,
+        y: Tensor,
+        weights: Tensor,
+    ) -> Tensor:
+        """Of one client: the weighted sum over its batch."""
+        outputs = self._forward(x, {**trained, **frozen})
+        return (cross_entropy(outputs, y, reduction="none") * weights).sum()
+
+
+def padded(indices: Sequence[Rows]) -> tuple[list[Rows], Doubles]:
+    """Batches of one length, and each sample's weight in its batch's mean, shape (k, length).
+
+    Shorter ones are filled with their first sample, which then has weight 0.
+    """
+    longest = max(map(len, indices))
+    weights = np.zeros((len(indices), longest))
+    filled = []
+    for own, index in zip(weights, indices, strict=True):
+        own[: len(index)] = 1 / len(index)
+        missing = longest - len(index)
+        filled.append(np.concatenate([index, np.repeat(index[:1], missing)]) if missing else index)
+    return filled, weights
+
+
+def check_together(model: FlatModel, training: Training, spec: SampleSpec) -> None:
+    """Refuse to train clients together where that cannot be done.
+
+    A group of two is tried: their gradients must be those that each of them has alone. (A module may keep
+    a second reference to a weight, which a batched computation does not replace.)
+
+    Args:
+        model: the network.
+        training: its options.
+        spec: of the samples.
+
+    Raises:
+        ConfigError: another option or the network stands against it.
+    """
+    if training.together == 1:
+        return
+    _check_options(model, training)
+    values = model.read()
+    model.train(None)
+    try:
+        difference = _difference(model, training.model_copy(update={"precision": "full"}), spec)
+        if training.precision != "full":
+            _difference(model, training, spec)  # Rounding hides what is wrong, but it must run.
+    except Exception as error:
+        raise ConfigError(
+            f"training.together must be 1 for a model that torch.func.vmap cannot batch, got "
+            f"{training.together}: {type(error).__name__}: {' '.join(str(error).split())}"
+        ) from error
+    finally:
+        model.load(values)
+        model.evaluate()
+    # Not written with >: NaN is no agreement.
+    if not difference <= AGREEMENT:
+        raise ConfigError(
+            f"training.together must be 1 for a model whose gradients torch.func.vmap gets wrong, got "
+            f"{training.together} and a relative difference of {difference:.2g}"
+        )
+
+
+def _difference(model: FlatModel, training: Training, spec: SampleSpec) -> float:
+    """Between gradients at once and alone, of two clients on noise; relative to each tensor's.
+
+    What is small beside all others is rounding: it counts less.
+    """
+    generator = torch.Generator().manual_seed(0)
+    shape, like = (2, 2, *spec.shape), model.parameters
+    if spec.vocabulary is None:
+        x = torch.randn(shape, generator=generator, dtype=like.dtype)
+    else:
+        x = torch.randint(spec.vocabulary, shape, generator=generator)
+    y = torch.randint(spec.classes, (2, 2), generator=generator)
+    x, y = x.to(like.device), y.to(like.device)
+    forward = Forward(model, training)
+    parameters = torch.stack([like, 0.9 * like])
+    together, alone = torch.zeros_like(parameters), torch.zeros_like(parameters)
+    weights = torch.full((2, 2), 0.5, dtype=like.dtype, device=like.device)
+    Together(model, forward).gradient(parameters, together, None, x, y, weights)
+    for own, values, seen, labels in zip(alone, parameters, x, y, strict=True):
+        like.copy_(values)
+        model.gradient.zero_()
+        cross_entropy(forward(seen), labels).backward()
+        own.copy_(model.gradient)
+    apart, size = (together - alone).abs(), alone.abs()
+    spans = [segment.span for segment in model.layout.parameters.segments]
+    return max(float(apart[:, s].max() / (size[:, s].max() + SMALL * size.max())) for s in spans)
+
+
+def _check_options(model: FlatModel, training: Training) -> None:
+    """Refuse what has no meaning for a group."""
+    asked = {
+        "a model with buffers (batch norm)": bool(list(model.module.buffers())),
+        "an own training.loss": training.loss != "cross_entropy",
+        "training.compile": training.compile,
+        "training.channels_last": training.channels_last,
+    }
+    faults = [
+        f"training.together must be 1 with {what}, got {training.together}"
+        for what, there in asked.items()
+        if there
+    ]
+    if faults:
+        raise ConfigError(faults)
