@@ -36,6 +36,13 @@ from spatl_ray.parameters import Arrays
 Done = Callable[[int], None]
 """Called with the number of further clients whose training ended."""
 
+Following = Callable[[Sequence[ClientReport]], "RoundPlan | None"]
+"""Called with a round's final reports: the next round, if it may begin before this one's model is there."""
+
+
+def nothing_follows(reports: Sequence[ClientReport]) -> None:
+    """The next round waits until this one has ended."""
+
 
 @dataclass(frozen=True)
 class RoundPlan:
@@ -129,8 +136,13 @@ class Backend(Protocol):
     def start(self) -> list[Facts]:
         """Bring everything up; one entry a worker."""
 
-    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
-        """Run a round: train, combine, commit."""
+    def train(
+        self, plan: RoundPlan, done: Done, following: Following = nothing_follows
+    ) -> RoundOutcome:
+        """Run a round: train, combine, commit.
+
+        A backend that can begin the next round early asks for its plan once, and is given it again then.
+        """
 
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel."""
@@ -193,8 +205,10 @@ class SerialBackend:
         self.aggregator = Aggregator(self._experiment, self._data.dataset.spec)
         return [self.worker.facts()]
 
-    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
-        """Run a round, one group after the other."""
+    def train(
+        self, plan: RoundPlan, done: Done, following: Following = nothing_follows
+    ) -> RoundOutcome:
+        """Run a round, one group after the other; the next one waits."""
         start = time.perf_counter()
         broadcast = self.aggregator.broadcast(plan.round, [m.client for m in plan.members])
         run = self.worker.train_payloads if self._full else self.worker.train

@@ -9,6 +9,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,7 +20,15 @@ from ray.exceptions import GetTimeoutError, RayError
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
-from spatl_ray.engine.backend import Done, EvaluationPlan, RoundPlan, needs_payloads, settled
+from spatl_ray.engine.backend import (
+    Done,
+    EvaluationPlan,
+    Following,
+    RoundPlan,
+    needs_payloads,
+    nothing_follows,
+    settled,
+)
 from spatl_ray.engine.clock import surplus
 from spatl_ray.engine.messages import (
     ClientReport,
@@ -40,6 +49,19 @@ NOWHERE = -1
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
+
+
+@dataclass(frozen=True)
+class _Begun:
+    """A round that the workers have: references to what is or will be there.
+
+    `waiting` maps each group's reports to who makes them, and of what.
+    """
+
+    broadcast: Any
+    tasks: Sequence[GroupTask]
+    groups: Sequence[Any]
+    waiting: Mapping[Any, tuple[Any, GroupTask]]
 
 
 class RayBackend:
@@ -63,6 +85,7 @@ class RayBackend:
         self._nodes: list[object] = []
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
+        self._begun: dict[int, _Begun] = {}
 
     def start(self) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
@@ -97,9 +120,41 @@ class RayBackend:
                 f"{server} beside {'; '.join(sorted(on_cpu))}. engine.allow_mixed=true runs it anyway"
             )
 
-    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
-        """Run a round: references go from workers to the aggregator, reports come here."""
+    def train(
+        self, plan: RoundPlan, done: Done, following: Following = nothing_follows
+    ) -> RoundOutcome:
+        """Run a round: references go from workers to the aggregator, reports come here.
+
+        Once they are there, the next round begins: its broadcast waits in the aggregator's queue for
+        this round's step, its groups wait for the broadcast, and the driver waits for neither.
+        """
         start = time.perf_counter()
+        begun = self._begun.pop(plan.round, None) or self._begin(plan)
+        reports: list[ClientReport] = []
+        late: frozenset[int] = frozenset()
+        if self._picks:
+            reports = self._collect(list(begun.waiting), done)
+            late = surplus(reports, self._experiment.cohort_size)
+        # With nobody to leave out, the aggregator starts as soon as the groups are there.
+        sent = begun.groups if self._full else self._by_node(begun.tasks, begun.groups)
+        step = self._aggregator.step.remote(plan.round, len(sent), late, *sent)
+        if not self._picks:
+            reports = self._collect(list(begun.waiting), done)
+        trained = time.perf_counter()
+        if not self._full and (after := following(reports)) is not None:
+            self._begun[after.round] = self._begin(after)
+        stepped: StepReport = self._get(step)
+        if self._full:
+            self._get(
+                [
+                    worker.commit.remote(self._held, task, begun.broadcast, step)
+                    for worker, task in begun.waiting.values()
+                ]
+            )
+        return RoundOutcome(settled(reports, stepped.verdicts), trained - start, stepped.seconds)
+
+    def _begin(self, plan: RoundPlan) -> _Begun:
+        """Give a round's groups to the workers."""
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
         tasks = plan.groups(len(self._workers), self._homes)
@@ -110,22 +165,7 @@ class RayBackend:
             groups.append(group)
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
-        if self._picks:
-            reports = self._collect(list(waiting), done)
-            late = surplus(reports, self._experiment.cohort_size)
-            step = self._aggregator.step.remote(plan.round, len(tasks), late, *groups)
-        else:
-            # With nobody to leave out, the aggregator starts as soon as the groups are there.
-            sent = groups if self._full else self._by_node(tasks, groups)
-            step = self._aggregator.step.remote(plan.round, len(sent), frozenset(), *sent)
-            reports = self._collect(list(waiting), done)
-        trained = time.perf_counter()
-        stepped: StepReport = self._get(step)
-        if self._full:
-            self._get(
-                [w.commit.remote(self._held, task, broadcast, step) for w, task in waiting.values()]
-            )
-        return RoundOutcome(settled(reports, stepped.verdicts), trained - start, stepped.seconds)
+        return _Begun(broadcast, tasks, groups, waiting)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -31,7 +32,7 @@ from spatl_ray.engine.checks import (
 from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.flops import training_flops
-from spatl_ray.engine.messages import Evaluation, Facts, RoundOutcome
+from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome
 from spatl_ray.engine.profile import Span, Spans, write_trace
 from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.engine.server_file import save_server
@@ -224,6 +225,7 @@ class _Run:
     last: rows.Row = field(default_factory=dict)
     someone_trained: bool = False
     lost: int = 0
+    following: Asked | None = None
 
     def __post_init__(self) -> None:
         self._samples = self.data.sizes("train")
@@ -275,28 +277,47 @@ class _Run:
         """One round; if it is profiled, what its processes did."""
         with self.spans.of(f"round {round_}"):
             self._whole_round(round_)
-        if self.experiment.engine.profile:
+        # Workers that are at the next round answer after it.
+        if self.experiment.engine.profile and self.following is None:
             for name, spans in ("driver", self.spans.take()), *self.backend.spans().items():
                 self.tracks[name].extend(spans)
 
     def _whole_round(self, round_: int) -> None:
         """From its cohort to its rows."""
         start = time.perf_counter()
-        experiment = self.experiment
-        due = (round_ + 1) % experiment.evaluation.every == 0 or round_ + 1 == experiment.rounds
-        lr = learning_rate(experiment.training, round_, experiment.rounds)
-        with self.spans.of("draw"):
-            asked = self._cohorts.draw(round_, lr, set(self._panel.tolist()) if due else set())
+        asked, self.following = self.following or self._draw(round_), None
         with self.spans.of("train and combine"):
             outcome = self._train(asked.plan)
-        self._cohorts.ended(round_, outcome.clients)
+        if self.following is None:
+            self._cohorts.ended(round_, outcome.clients)
         hopeless = self._note_hopeless(outcome)
         with self.spans.of("evaluate"):
-            evaluation = self._evaluate(round_ + 1, lr) if due and not hopeless else None
+            due = self._is_due(round_) and not hopeless
+            evaluation = self._evaluate(round_ + 1, asked.plan.lr) if due else None
         with self.spans.of("write rows"):
             self._write(asked, outcome, evaluation, start)
         if hopeless:
             raise EngineError(hopeless)
+
+    def _is_due(self, round_: int) -> bool:
+        """Whether a round is evaluated."""
+        ended = round_ + 1
+        return ended % self.experiment.evaluation.every == 0 or ended == self.experiment.rounds
+
+    def _draw(self, round_: int) -> Asked:
+        """A round's cohort."""
+        lr = learning_rate(self.experiment.training, round_, self.experiment.rounds)
+        with self.spans.of("draw"):
+            measured = set(self._panel.tolist()) if self._is_due(round_) else set()
+            return self._cohorts.draw(round_, lr, measured)
+
+    def _next(self, round_: int, reports: Sequence[ClientReport]) -> RoundPlan | None:
+        """The round after one whose reports are there, unless something else comes first."""
+        if self._is_due(round_) or all(report.status == "failed" for report in reports):
+            return None
+        self._cohorts.ended(round_, reports)
+        self.following = self._draw(round_ + 1)
+        return self.following.plan
 
     def _note_hopeless(self, outcome: RoundOutcome) -> str:
         """Why it makes no sense to go on, if too many rounds in a row were lost; else ""."""
@@ -322,7 +343,7 @@ class _Run:
             for callback in self.callbacks:
                 callback.clients_done(round_, finished, size)
 
-        return self.backend.train(plan, done)
+        return self.backend.train(plan, done, partial(self._next, round_))
 
     def _evaluate(self, round_: int, lr: float) -> Evaluation:
         """Evaluate what the panel would receive in round `round_`."""

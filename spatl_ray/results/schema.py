@@ -14,6 +14,7 @@ are part of "seconds", and "selection_share" is how large a part over all client
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import cache
 
 import pyarrow as pa
 
@@ -218,6 +219,7 @@ def schema(table: str) -> pa.Schema:
     return TABLES[table]
 
 
+@cache
 def file_schema(table: str) -> pa.Schema:
     """The columns inside a table's files: all but run_id, which stands in the path."""
     whole = schema(table)

@@ -7,6 +7,7 @@ import time
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import cast
 
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -14,7 +15,7 @@ import pyarrow.parquet as pq
 from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
 from spatl_ray.results.columns import Row, build
-from spatl_ray.results.schema import KEYS, TABLES
+from spatl_ray.results.schema import KEYS, TABLES, file_schema
 
 _ROW_TABLES = tuple(table for table in TABLES if table != "runs")
 _OWN_COLUMNS = ("end", "status", "error")
@@ -97,10 +98,11 @@ class ResultsWriter:
         self._check_running()
         if table == "runs":
             raise ResultsError("runs: its one row is written by start and finish, not by add")
-        columns = build(table, rows, self._run_id)
+        file_schema(table)
         if not rows:
             return
-        first = self._enter(table, columns)
+        columns = build(table, rows, self._run_id)
+        first = self._enter(table, rows)
         self._buffers.setdefault(table, []).append(columns)
         self._firsts.setdefault(table, first)
 
@@ -140,9 +142,9 @@ class ResultsWriter:
         self._write_run()
         self._run = None
 
-    def _enter(self, table: str, columns: pa.Table) -> int:
+    def _enter(self, table: str, rows: Sequence[Row]) -> int:
         """Take note of the rows' rounds, flush or rewind as they tell; return their first round."""
-        rounds = [value for value in columns["round"].unique().to_pylist() if value is not None]
+        rounds = [int(cast(int, row["round"])) for row in rows if row["round"] is not None]
         if table == "events":
             self._last_event_round = max([self._last_event_round, self._last_round, *rounds])
             return self._last_event_round
@@ -152,7 +154,7 @@ class ResultsWriter:
         elif first > self._last_round and self._is_due():
             self.flush()
         self._last_round = last
-        return int(first)
+        return first
 
     def _is_due(self) -> bool:
         return time.monotonic() - self._flushed >= self._flush_seconds

@@ -207,11 +207,13 @@ class Trainer:
             self.model.train(phase.parts)
             spans = self._ranges(phase)
             batches = [self._batches(phase, len(job.samples), job.batches) for job in jobs]
+            active = stack.of_first(len(jobs), spans)
             for each in zip_longest(*batches):
                 indices = [index for index in each if index is not None]
-                with_those = stack.of_first(len(indices))
-                losses = self._losses(jobs, with_those, phase.parts, indices, changes)
-                with_those.step(self.training, self._scales, spans, lr)
+                if len(indices) < len(active.parameters):
+                    active = stack.of_first(len(indices), spans)
+                losses = self._losses(jobs, active, phase.parts, indices, changes)
+                active.step(self.training, self._scales, lr)
                 tally.add(losses, [len(index) for index in indices])
             tally.end_phase(phase.trains)
         ends = [self.model.read()] if len(jobs) == 1 else stack.read()
@@ -245,11 +247,11 @@ class Trainer:
         indices: Sequence[Rows],
         changes: Sequence[np.random.Generator],
     ) -> Tensor:
-        """Loss of each batch, shape (k,); the gradients are left in the stack."""
+        """Loss of each batch, shape (k,), or of the one; the gradients are left in the stack."""
         samples = [job.samples for job in jobs[: len(indices)]]
         if len(jobs) == 1:
             x, y = self._batch(samples, indices, indices, changes)
-            return self._gradient(jobs[0].task.loss or self.loss, x, y).detach()[None]
+            return self._gradient(jobs[0].task.loss or self.loss, x, y).detach()
         filled, weights = padded(indices)
         x, y = self._batch(samples, indices, filled, changes)
         shape = (len(indices), len(filled[0]))

@@ -33,6 +33,12 @@ class Samples:
         """Rows of the shared tensors, of some samples."""
         return index if self.rows is None else self.rows[index]
 
+    def at(self, places: Rows) -> tuple[Tensor, Tensor]:
+        """Features and labels in some rows of the shared tensors."""
+        rows = torch.from_numpy(places).to(self.x.device)
+        # Not x[rows]: that takes four times as long for a small batch.
+        return self.x.index_select(0, rows), self.y.index_select(0, rows)
+
 
 def batch_of(samples: Sequence[Samples], indices: Sequence[Rows]) -> tuple[Tensor, Tensor]:
     """Batches of several clients, one behind the other: features and labels.
@@ -42,12 +48,10 @@ def batch_of(samples: Sequence[Samples], indices: Sequence[Rows]) -> tuple[Tenso
         indices: of its batch.
     """
     first = samples[0]
+    if len(samples) == 1:
+        return first.at(first.places(indices[0]))
+    places = [each.places(index) for each, index in zip(samples, indices, strict=True)]
     if all(each.x is first.x for each in samples):
-        # In one piece; and not x[rows]: that takes four times as long for a small batch.
-        places = [each.places(index) for each, index in zip(samples, indices, strict=True)]
-        rows = torch.from_numpy(places[0] if len(places) == 1 else np.concatenate(places))
-        rows = rows.to(first.x.device)
-        return first.x.index_select(0, rows), first.y.index_select(0, rows)
-    parts = [batch_of([each], [index]) for each, index in zip(samples, indices, strict=True)]
-    x, y = zip(*parts, strict=True)
+        return first.at(np.concatenate(places))
+    x, y = zip(*(each.at(own) for each, own in zip(samples, places, strict=True)), strict=True)
     return torch.cat(x), torch.cat(y)

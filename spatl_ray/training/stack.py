@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from spatl_ray.arrays import Doubles
 from spatl_ray.config import Training
 from spatl_ray.parameters import Array, ModelVector
 
@@ -23,6 +24,7 @@ class Stack:
         offset: added to the first positions of the gradient, shape (k, n), or None.
         mu: weight of the proximal term.
         anchor: its centre, shape (k, n), or None.
+        trained: views of the ranges that are trained, of the three.
     """
 
     parameters: Tensor
@@ -32,28 +34,29 @@ class Stack:
     mu: float
     anchor: Tensor | None
 
-    def of_first(self, count: int) -> Stack:
-        """Views of the first models."""
-        if count == len(self.parameters):
-            return self
-        return replace(
-            self,
-            parameters=self.parameters[:count],
-            gradient=self.gradient[:count],
-            velocity=self.velocity[:count],
-            offset=None if self.offset is None else self.offset[:count],
-            anchor=None if self.anchor is None else self.anchor[:count],
+    trained: Sequence[tuple[Tensor, Tensor, Tensor]] = ()
+
+    def of_first(self, count: int, spans: Sequence[slice]) -> Stack:
+        """The first models, of which some ranges are trained."""
+        parameters, gradient, velocity = (
+            whole[:count] for whole in (self.parameters, self.gradient, self.velocity)
+        )
+        return Stack(
+            parameters,
+            gradient,
+            velocity,
+            None if self.offset is None else self.offset[:count],
+            self.mu,
+            None if self.anchor is None else self.anchor[:count],
+            [(parameters[:, s], gradient[:, s], velocity[:, s]) for s in spans],
         )
 
-    def step(
-        self, training: Training, scales: Tensor | None, spans: Sequence[slice], lr: float
-    ) -> None:
+    def step(self, training: Training, scales: Tensor | None, lr: float) -> None:
         """One step of SGD with momentum; the vectors ask for no gradient.
 
         Args:
             training: clipping, decay, sparsity, momentum.
             scales: positions that norm sparsity draws to 0, or None.
-            spans: ranges of the vector that are trained.
             lr: learning rate.
         """
         parameters, gradient = self.parameters, self.gradient
@@ -66,9 +69,8 @@ class Stack:
             signs = parameters[:, scales].sign_()
             gradient.index_add_(1, scales, signs, alpha=training.norm_sparsity)
         self._correct()
-        for span in spans:
-            moved = self.velocity[:, span].mul_(training.momentum).add_(gradient[:, span])
-            parameters[:, span].sub_(moved, alpha=lr)
+        for own, slope, moved in self.trained:
+            own.sub_(moved.mul_(training.momentum).add_(slope), alpha=lr)
 
     def _correct(self) -> None:
         """gradient += offset + mu (parameters - anchor), on the first positions."""
@@ -102,13 +104,13 @@ class Tally:
         self._losses: list[Tensor] = []
         self._sizes: list[Sequence[int]] = []
         self._before = 0
-        self._part_steps = dict.fromkeys(parts, np.zeros(count, np.int64))
+        self._part_steps = [dict.fromkeys(parts, 0) for _ in range(count)]
 
     def add(self, losses: Tensor, sizes: Sequence[int]) -> None:
         """A step of the first clients.
 
         Args:
-            losses: mean loss of each batch, before the step.
+            losses: mean loss of each batch, before the step; of a single client, a scalar.
             sizes: its samples.
         """
         self._losses.append(losses)
@@ -116,9 +118,11 @@ class Tally:
 
     def end_phase(self, trains: Callable[[str], bool]) -> None:
         """What was added since the last call was one phase, in which some parts were trained."""
-        steps = np.count_nonzero(self._table(self._sizes[self._before :]), axis=0)
-        for part in filter(trains, self._part_steps):
-            self._part_steps[part] = self._part_steps[part] + steps
+        since = self._sizes[self._before :]
+        for client, own in enumerate(self._part_steps):
+            steps = sum(len(sizes) > client for sizes in since)
+            for part in filter(trains, own):
+                own[part] += steps
         self._before = len(self._sizes)
 
     def told(self) -> list[tuple[int, Mapping[str, int], int, float]]:
@@ -126,23 +130,23 @@ class Tally:
 
         The mean is taken in float64; NaN without steps.
         """
-        sizes = self._table(self._sizes)
-        losses = self._table([row.tolist() for row in self._losses])
-        steps, samples = np.count_nonzero(sizes, axis=0).tolist(), sizes.sum(axis=0).tolist()
-        totals = (losses * sizes).sum(axis=0).tolist()
-        return [
-            (
-                steps[i],
-                {part: int(own[i]) for part, own in self._part_steps.items()},
-                int(samples[i]),
-                totals[i] / samples[i] if samples[i] else float("nan"),
-            )
-            for i in range(self._count)
-        ]
+        numbers = self._numbers()
+        found: list[tuple[int, Mapping[str, int], int, float]] = []
+        for client, part_steps in enumerate(self._part_steps):
+            own = [
+                (losses[client], sizes[client])
+                for losses, sizes in zip(numbers, self._sizes, strict=True)
+                if len(sizes) > client
+            ]
+            samples = sum(size for _, size in own)
+            loss = sum(loss * size for loss, size in own) / samples if samples else math.nan
+            found.append((len(own), part_steps, samples, loss))
+        return found
 
-    def _table(self, rows: Sequence[Sequence[float]]) -> Doubles:
-        """Rows of numbers of the first clients, 0 for the others, shape (rows, k)."""
-        table = np.zeros((len(rows), self._count))
-        for own, row in zip(table, rows, strict=True):
-            own[: len(row)] = row
-        return table
+    def _numbers(self) -> list[list[float]]:
+        """The losses of each step, read from the device at once."""
+        if not self._losses:
+            return []
+        together = torch.cat([losses.reshape(-1) for losses in self._losses]).tolist()
+        ends = accumulate(map(len, self._sizes), initial=0)
+        return [together[start:end] for start, end in pairwise(ends)]

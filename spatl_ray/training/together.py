@@ -6,12 +6,12 @@ product. Results agree with training one by one up to rounding.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.func import grad_and_value, vmap
+from torch.func import vmap
 from torch.nn.functional import cross_entropy
 
 from spatl_ray.arrays import Doubles
@@ -39,8 +39,9 @@ class Together:
 
     def __init__(self, model: FlatModel, forward: Forward) -> None:
         self._segments = model.layout.parameters.segments
-        self._forward = forward
-        self._each = vmap(grad_and_value(self._loss), randomness="error")
+        # Only the forward pass: one backward pass through the sum of all losses gives each client's
+        # gradient, at half the overhead of vmap over torch.func.grad.
+        self._outputs = vmap(lambda x, parameters: forward(x, parameters), randomness="error")
 
     def gradient(
         self,
@@ -61,33 +62,25 @@ class Together:
             y: labels, shape (k, batch).
             weights: of the samples in the loss, shape (k, batch).
         """
-        trained: dict[str, Tensor] = {}
-        frozen: dict[str, Tensor] = {}
-        for segment in self._segments:
-            view = parameters[:, segment.span].unflatten(1, segment.shape)
-            (trained if parts is None or segment.part in parts else frozen)[segment.name] = view
-        slopes, losses = self._each(trained, frozen, x, y, weights)
-        with torch.no_grad():
-            for segment in self._segments:
-                place, slope = gradient[:, segment.span], slopes.get(segment.name)
-                if slope is None:
-                    place.zero_()
-                else:
-                    place.copy_(slope.flatten(1))
-        found: Tensor = losses.detach()
-        return found
-
-    def _loss(
-        self,
-        trained: Mapping[str, Tensor],
-        frozen: Mapping[str, Tensor],
-        x: Tensor,
-        y: Tensor,
-        weights: Tensor,
-    ) -> Tensor:
-        """Of one client: the weighted sum over its batch."""
-        outputs = self._forward(x, {**trained, **frozen})
-        return (cross_entropy(outputs, y, reduction="none") * weights).sum()
+        views = {s.name: parameters[:, s.span].unflatten(1, s.shape) for s in self._segments}
+        trained = [s for s in self._segments if parts is None or s.part in parts]
+        leaves = [views[s.name].detach().requires_grad_() for s in trained]
+        views.update({s.name: leaf for s, leaf in zip(trained, leaves, strict=True)})
+        outputs = self._outputs(x, views)
+        each = cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
+        losses = (each.view_as(weights) * weights).sum(dim=1)
+        slopes: Sequence[Tensor | None] = torch.autograd.grad(
+            losses.sum(), leaves, allow_unused=True
+        )
+        if len(trained) < len(self._segments):
+            gradient.zero_()
+        for segment, slope in zip(trained, slopes, strict=True):
+            place = gradient[:, segment.span]
+            if slope is None:
+                place.zero_()
+            else:
+                place.copy_(slope.flatten(1))
+        return losses.detach()
 
 
 def padded(indices: Sequence[Rows]) -> tuple[list[Rows], Doubles]:

@@ -17,7 +17,13 @@ from spatl_ray import run
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import FederatedData, federate
-from spatl_ray.engine.backend import Done, RoundPlan, SerialBackend
+from spatl_ray.engine.backend import (
+    Done,
+    Following,
+    RoundPlan,
+    SerialBackend,
+    nothing_follows,
+)
 from spatl_ray.engine.messages import GroupTask, RoundOutcome
 from spatl_ray.engine.ray_backend import RayBackend
 from spatl_ray.engine.rounds import state_folder
@@ -35,12 +41,14 @@ ALGORITHMS: dict[str, dict[str, Any]] = {
 class Scrambled(SerialBackend):
     """Places and orders the clients of a round at random, in several groups."""
 
-    def train(self, plan: RoundPlan, done: Done) -> RoundOutcome:
+    def train(
+        self, plan: RoundPlan, done: Done, following: Following = nothing_follows
+    ) -> RoundOutcome:
         generator = np.random.default_rng(plan.round)
         order = generator.permutation(len(plan.members))
         members = tuple(plan.members[i] for i in order)
         costs = tuple(generator.random(len(members)).tolist())
-        return super().train(replace(plan, members=members, costs=costs), done)
+        return super().train(replace(plan, members=members, costs=costs), done, following)
 
 
 def prepared(experiment: Experiment) -> FederatedData:
