@@ -23,6 +23,8 @@ class Engine(Strict):
         address: of a running Ray cluster, or None to start Ray on this machine.
         state_cache: bytes of client states that each worker keeps in memory, those that it used last; clients
             are placed where theirs is, if no other worker waits for that.
+        state_folder: of client states, or None for one in the results folder. With several nodes it must be
+            one that they share; what only one node's disk holds would be lost with it.
         profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 
@@ -34,6 +36,7 @@ class Engine(Strict):
     allow_mixed: bool = False
     address: str | None = None
     state_cache: Annotated[int, Field(ge=0, lt=2**63)] = 64 * 2**20
+    state_folder: str | None = None
     profile: bool = False
 
 

@@ -77,6 +77,10 @@ class ClientActor:
         node = ray.get_runtime_context().get_node_id()
         return replace(facts, hardware={**facts.hardware, "node": node})
 
+    def sees(self, file: Path) -> bool:
+        """Whether a file that another process wrote is here, too."""
+        return file.exists()
+
     def train(
         self, held: Held, task: GroupTask, broadcast: BroadcastBytes
     ) -> tuple[GroupSums, tuple[ClientReport, ...]]:

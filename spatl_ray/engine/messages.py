@@ -231,9 +231,13 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Facts:
-    """What the driver must know of a worker before the first round."""
+    """What the driver must know of a worker before the first round.
+
+    `has_states` tells whether clients keep anything from one round to the next.
+    """
 
     fingerprint: str
     hardware: Mapping[str, object]
     shared: int
     local: int
+    has_states: bool = False

@@ -12,6 +12,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import ray
@@ -41,8 +42,9 @@ from spatl_ray.engine.messages import (
 )
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import count_workers
-from spatl_ray.errors import EngineError, SpatlError
+from spatl_ray.errors import ConfigError, EngineError, SpatlError
 from spatl_ray.parameters import Arrays
+from spatl_ray.places import write_whole
 
 NOWHERE = -1
 """The home of a client whose state no worker has in memory."""
@@ -108,7 +110,28 @@ class RayBackend:
         facts: list[Facts] = self._get(started, START_SECONDS)
         self._check_server(facts)
         self._nodes = [fact.hardware["node"] for fact in facts]
+        if facts[0].has_states:
+            self._check_shared()
         return facts
+
+    def _check_shared(self) -> None:
+        """A client's next round may be on any node: its state must be there."""
+        if len(set(self._nodes)) == 1:
+            return
+        # Beside the run's own folder, which a run that replaces another removes.
+        mark = self._states.parent / f".{self._states.name}.{uuid4().hex}"
+        write_whole(mark, b"")
+        try:
+            seen = self._get([worker.sees.remote(mark) for worker in self._workers])
+        finally:
+            mark.unlink()
+        blind = {str(node) for node, sees in zip(self._nodes, seen, strict=True) if not sees}
+        if blind:
+            raise ConfigError(
+                "engine.state_folder must be a folder that all nodes share, or clients must be trained on "
+                f"one node; got {str(self._states.parent)!r}, which is not there on node(s) "
+                f"{', '.join(sorted(blind))}"
+            )
 
     def _check_server(self, facts: list[Facts]) -> None:
         """The aggregator's process must do the same arithmetic as the workers', too."""

@@ -140,7 +140,9 @@ def _starting(experiment: Experiment) -> str:
 
 def state_folder(experiment: Experiment) -> Path:
     """Where client states of a run lie."""
-    return Path(experiment.results.folder).absolute() / "states" / f"run_id={experiment.run_id}"
+    given = experiment.engine.state_folder
+    folder = Path(experiment.results.folder) / "states" if given is None else Path(given)
+    return folder.absolute() / f"run_id={experiment.run_id}"
 
 
 def model_file(experiment: Experiment) -> Path:

@@ -98,7 +98,11 @@ class Worker:
         """What the driver must know before the first round."""
         layout = self.algorithm.layout
         return Facts(
-            fingerprint(self.device), hardware(self.device), layout.shared.size, layout.local.size
+            fingerprint(self.device),
+            hardware(self.device),
+            layout.shared.size,
+            layout.local.size,
+            has_states=bool(self.store.initial),
         )
 
     # --- training -------------------------------------------------------------------------------
