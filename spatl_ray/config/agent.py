@@ -40,7 +40,7 @@ class Pretraining(Strict):
     """How an agent is pre-trained: networks are trained, then pruned over and over, in turn.
 
     Attributes:
-        seed: of everything.
+        seed: of everything; network i is built, trained and given samples by seed + i.
         data: the data set; neither its test set nor a client takes part.
         model: the network.
         others: further ones, which take turns with it.

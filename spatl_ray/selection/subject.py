@@ -81,21 +81,22 @@ def train_subject(
         dataset: of whose training samples some train it and others are held out.
         checkpoints: hold it after each epoch.
         done: told of each epoch.
-        network: index of `options.models`.
+        network: index of `options.models`; added to the seed, so that equal ones differ.
         device: on which it is trained and scored.
 
     Raises:
         ModelError: a network that cannot be built or traced.
         StateError: a checkpoint that is damaged or of other options.
     """
-    split, groups, member = built(options.models[network], dataset.spec, options.seed)
+    seed = options.seed + network
+    split, groups, member = built(options.models[network], dataset.spec, seed)
     layout = make_layout(split, groups, member, lambda part: part != PREDICTOR, "average")
     model = FlatModel(split, layout, torch.device(device))
-    rows = seeding.generator(options.seed, "pretraining rows").permutation(len(dataset.train_y))
+    rows = seeding.generator(seed, "pretraining rows").permutation(len(dataset.train_y))
     last = options.samples + options.held_out
     samples = _taken(dataset, rows[: options.samples], device)
     start = model.read()
-    end = _trained(options, model, *samples, checkpoints, done, f"network-{network}")
+    end = _trained(options, model, samples, checkpoints, done, network)
     model.load(end)
     pruner = Pruner(trace(split, dataset.spec, groups))
     scores = channel_norms(layout.shared, end.parameters[: layout.shared.size], 2)
@@ -130,13 +131,13 @@ def built(
 def _trained(
     options: Pretraining,
     model: FlatModel,
-    x: Tensor,
-    y: Tensor,
+    samples: tuple[Tensor, Tensor],
     checkpoints: Checkpoints,
     done: EpochDone,
-    name: str,
+    network: int,
 ) -> ModelVector:
     """The network after all epochs; the first ones may have been done before."""
+    name = f"network-{network}"
     trainer, epochs = Trainer(model, options.training), options.training.epochs or 1
     vector, first = model.read(), 0
     saved = checkpoints.read(name)
@@ -145,10 +146,10 @@ def _trained(
         first = saved["epochs"]
     for epoch in range(first, epochs):
         rate = learning_rate(options.training, epoch, epochs)
-        key = (options.seed, "pretraining network", epoch)
+        key = (options.seed + network, "pretraining network", epoch)
         with seeding.torch_seeded(*key):
             task = LocalTask(vector, phases=(Phase(epochs=1),))
-            result = trainer.run(task, x, y, rate, seeding.generator(*key))
+            result = trainer.run(task, *samples, rate, seeding.generator(*key))
         vector = result.end
         checkpoints.write(
             name,

@@ -80,6 +80,17 @@ def test_networks_take_turns(tmp_path: Path) -> None:
     assert told[:4] == [("network", n, 4) for n in range(1, 5)]
 
 
+def test_equal_networks_differ(tmp_path: Path) -> None:
+    """In their first weights, and in the samples that they see and are held out."""
+    twins = options("others=[{name: resnet20, options: {width: 2}}]", "updates=1")
+    trainer = Pretrainer(twins, tmp_path, quiet)
+    trainer.run()
+    one, other = trainer.subjects
+    assert (one.start.parameters != other.start.parameters).mean() > 0.5
+    assert not torch.equal(one.trained[0], other.trained[0])
+    assert not torch.equal(one.x, other.x)
+
+
 def test_the_networks_checkpoint_outlives_a_change_of_the_agents_options(tmp_path: Path) -> None:
     Pretrainer(options(), tmp_path, quiet).run()
     (tmp_path / "agent.pt").unlink()
