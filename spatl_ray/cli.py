@@ -61,6 +61,8 @@ MODELS = {
     "resnet32": "residual network of 32 layers for small images",
     "resnet56": "residual network of 56 layers for small images",
     "vgg11": "VGG-11 for small images: eight convolutions and three linear layers",
+    "vgg13": "VGG-13 for small images: ten convolutions and three linear layers",
+    "vgg16": "VGG-16 for small images: thirteen convolutions and three linear layers",
     "char_lstm": "recurrent network for characters",
     "torchvision.NAME": "a classifier of torchvision, such as torchvision.mobilenet_v3_small",
 }

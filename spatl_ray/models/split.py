@@ -20,7 +20,7 @@ from spatl_ray.models.lenet import LeNet
 from spatl_ray.models.mlp import MLP
 from spatl_ray.models.recurrent import CharLSTM
 from spatl_ray.models.resnet import resnet20, resnet32, resnet56
-from spatl_ray.models.vgg import VGG11
+from spatl_ray.models.vgg import vgg11, vgg13, vgg16
 
 ENCODER = "encoder"
 PREDICTOR = "predictor"
@@ -32,7 +32,9 @@ MODELS: Mapping[str, Callable[..., nn.Module]] = {
     "resnet20": resnet20,
     "resnet32": resnet32,
     "resnet56": resnet56,
-    "vgg11": VGG11,
+    "vgg11": vgg11,
+    "vgg13": vgg13,
+    "vgg16": vgg16,
     "char_lstm": CharLSTM,
 }
 

@@ -19,7 +19,7 @@ from spatl_ray.models.resnet import ResNet
 from spatl_ray.models.split import ENCODER, PREDICTOR, SplitModel
 
 NORMS = (nn.BatchNorm2d, nn.GroupNorm)
-SCALED = ["lenet", "cnn", "resnet20", "resnet32", "resnet56", "vgg11"]
+SCALED = ["lenet", "cnn", "resnet20", "resnet32", "resnet56", "vgg11", "vgg16"]
 
 
 def size(split: SplitModel, part: str | None = None) -> int:
@@ -45,6 +45,8 @@ def linear(*widths: int) -> int:
         ("resnet32", (3, 32, 32), 464_154, linear(64, 10)),
         ("resnet56", (3, 32, 32), 853_018, linear(64, 10)),
         ("vgg11", (3, 32, 32), 9_750_922, 9_750_922 - 9_220_480),
+        ("vgg13", (3, 32, 32), 9_404_992 + 530_442, 530_442),
+        ("vgg16", (3, 32, 32), 14_714_688 + 530_442, 530_442),
     ],
 )
 def test_networks_have_the_published_size_and_predictor(
