@@ -169,7 +169,8 @@ def _run(arguments: argparse.Namespace) -> int:
     progress = Progress()
     try:
         progress.preparing("importing torch")
-        from spatl_ray.engine.rounds import profile_file, run
+        from spatl_ray.engine.folders import profile_file
+        from spatl_ray.engine.rounds import run
 
         summary = run(experiment, callbacks=(progress,))
     finally:

@@ -99,6 +99,10 @@ class Pretraining(Strict):
                 f"training must give epochs, got {self.training.steps} steps: the network is trained for "
                 "whole passes"
             )
+        if self.training.together > 1:
+            raise ValueError(
+                f"training.together must be 1, got {self.training.together}: networks are trained one by one"
+            )
         if self.reward_samples > self.held_out:
             raise ValueError(
                 f"reward_samples must be at most held_out {self.held_out}, got {self.reward_samples}"

@@ -36,7 +36,7 @@ class Engine(Strict):
     allow_mixed: bool = False
     address: str | None = None
     state_cache: Annotated[int, Field(ge=0, lt=2**63)] = 64 * 2**20
-    state_folder: str | None = None
+    state_folder: Annotated[str, Field(min_length=1)] | None = None
     profile: bool = False
 
 

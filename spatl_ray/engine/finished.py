@@ -11,8 +11,9 @@ from spatl_ray.algorithms.base import ClientView
 from spatl_ray.config import Experiment
 from spatl_ray.engine.aggregator import Aggregator
 from spatl_ray.engine.checks import fleet_of
+from spatl_ray.engine.folders import model_file, state_folder
 from spatl_ray.engine.messages import NEVER, Member
-from spatl_ray.engine.rounds import model_file, prepare, state_folder
+from spatl_ray.engine.rounds import prepare
 from spatl_ray.engine.server_file import load_server
 from spatl_ray.engine.worker import Worker
 from spatl_ray.errors import ConfigError, ResultsError

@@ -116,8 +116,8 @@ class LocalRounds:
     ) -> list[Tried] | None:
         """Train several clients at once; None if they have to be trained one by one.
 
-        That is so if their tasks differ in kind, and if anything fails: then only who is to blame
-        does.
+        That is so if their tasks differ in kind, and if anything fails before they are trained: then
+        only who is to blame does, and the others' numbers differ by rounding.
         """
         start = time.perf_counter()
         try:
@@ -125,7 +125,10 @@ class LocalRounds:
                 views = [
                     self.view(task.round, task.lr, member, common, broadcast) for member in batch
                 ]
-            jobs = [self._jobs(view) for view in views]
+            jobs = []
+            for view in views:
+                with seeding.torch_seeded(view.seed, "client", view.round, view.client):
+                    jobs.append(self._jobs(view))
             if len({len(own) for own in jobs}) > 1:
                 return None
             turns = list(zip(*jobs, strict=True))
@@ -162,7 +165,7 @@ class LocalRounds:
         broadcast: BroadcastBytes,
         since: float,
     ) -> Outcome:
-        with seeding.torch_seeded(view.seed, "client", view.round, view.client):
+        with seeding.torch_seeded(view.seed, "client, trained", view.round, view.client):
             return self._outcome(task, member, view, results, broadcast, since)
 
     def _outcome(

@@ -176,7 +176,10 @@ class StepReport:
 
 @dataclass(frozen=True)
 class RoundOutcome:
-    """A round's reports, ordered by client, and the seconds of its phases."""
+    """A round's reports, ordered by client, and the seconds of its phases.
+
+    Training counts from when the driver turned to the round: one that began early shows less.
+    """
 
     clients: tuple[ClientReport, ...]
     seconds_train: float

@@ -87,7 +87,7 @@ class RayBackend:
         self._nodes: list[object] = []
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
-        self._begun: dict[int, _Begun] = {}
+        self._begun: _Begun | None = None
 
     def start(self) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
@@ -152,7 +152,7 @@ class RayBackend:
         this round's step, its groups wait for the broadcast, and the driver waits for neither.
         """
         start = time.perf_counter()
-        begun = self._begun.pop(plan.round, None) or self._begin(plan)
+        begun, self._begun = self._begun or self._begin(plan), None
         reports: list[ClientReport] = []
         late: frozenset[int] = frozenset()
         if self._picks:
@@ -165,7 +165,7 @@ class RayBackend:
             reports = self._collect(list(begun.waiting), done)
         trained = time.perf_counter()
         if not self._full and (after := following(reports)) is not None:
-            self._begun[after.round] = self._begin(after)
+            self._begun = self._begin(after)
         stepped: StepReport = self._get(step)
         if self._full:
             self._get(
@@ -253,7 +253,7 @@ class RayBackend:
         for actor in [*self._workers, self._aggregator]:
             if actor is not None and ray.is_initialized():
                 ray.kill(actor)
-        self._workers, self._aggregator, self._held = [], None, []
+        self._workers, self._aggregator, self._held, self._begun = [], None, [], None
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False

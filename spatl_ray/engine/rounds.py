@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from collections import defaultdict
 from collections.abc import Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from functools import partial
@@ -32,6 +31,12 @@ from spatl_ray.engine.checks import (
 from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.flops import training_flops
+from spatl_ray.engine.folders import (
+    model_file,
+    profile_file,
+    remove_leftovers,
+    state_folder,
+)
 from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome
 from spatl_ray.engine.profile import Span, Spans, write_trace
 from spatl_ray.engine.schedule import sample_panel
@@ -107,7 +112,7 @@ def run(
     try:
         facts = backend.start()
         _refuse_mixed(experiment, facts)
-        _remove_leftovers(experiment)
+        remove_leftovers(experiment)
         job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *listeners))
         with HeldSignals() as signals:
             writer.start(rows.run_row(experiment, data, facts))
@@ -136,31 +141,6 @@ def _starting(experiment: Experiment) -> str:
     if engine.backend == "serial":
         return "building the model"
     return f"joining Ray at {engine.address}" if engine.address else "starting Ray and its actors"
-
-
-def state_folder(experiment: Experiment) -> Path:
-    """Where client states of a run lie."""
-    given = experiment.engine.state_folder
-    folder = Path(experiment.results.folder) / "states" if given is None else Path(given)
-    return folder.absolute() / f"run_id={experiment.run_id}"
-
-
-def model_file(experiment: Experiment) -> Path:
-    """Where the server's arrays lie after a run."""
-    folder = Path(experiment.results.folder).absolute()
-    return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
-
-
-def profile_file(experiment: Experiment) -> Path:
-    """Where a profiled run leaves its trace."""
-    return Path(experiment.results.folder).absolute() / "profiles" / f"{experiment.run_id}.json"
-
-
-def _remove_leftovers(experiment: Experiment) -> None:
-    """Client states and model of an earlier run of the same id."""
-    for folder in (state_folder(experiment), model_file(experiment).parent):
-        if folder.exists():
-            shutil.rmtree(folder)
 
 
 def prepare(
@@ -227,7 +207,7 @@ class _Run:
     last: rows.Row = field(default_factory=dict)
     someone_trained: bool = False
     lost: int = 0
-    following: Asked | None = None
+    ahead: Asked | Exception | None = None
 
     def __post_init__(self) -> None:
         self._samples = self.data.sizes("train")
@@ -257,6 +237,9 @@ class _Run:
         finally:
             self.writer.finish(status, error)
             self._say_goodbye(status)
+            if self.experiment.engine.profile:
+                with suppress(SpatlError):  # of a backend that has failed
+                    self._take_spans()
             if self.tracks:
                 write_trace(profile_file(self.experiment), self.tracks)
         folder = Path(self.experiment.results.folder).absolute()
@@ -280,17 +263,21 @@ class _Run:
         with self.spans.of(f"round {round_}"):
             self._whole_round(round_)
         # Workers that are at the next round answer after it.
-        if self.experiment.engine.profile and self.following is None:
-            for name, spans in ("driver", self.spans.take()), *self.backend.spans().items():
-                self.tracks[name].extend(spans)
+        if self.experiment.engine.profile and self.ahead is None:
+            self._take_spans()
+
+    def _take_spans(self) -> None:
+        """Keep what the processes did."""
+        for name, spans in ("driver", self.spans.take()), *self.backend.spans().items():
+            self.tracks[name].extend(spans)
 
     def _whole_round(self, round_: int) -> None:
         """From its cohort to its rows."""
         start = time.perf_counter()
-        asked, self.following = self.following or self._draw(round_), None
+        asked = self._asked(round_)
         with self.spans.of("train and combine"):
             outcome = self._train(asked.plan)
-        if self.following is None:
+        if self.ahead is None:
             self._cohorts.ended(round_, outcome.clients)
         hopeless = self._note_hopeless(outcome)
         with self.spans.of("evaluate"):
@@ -313,13 +300,27 @@ class _Run:
             measured = set(self._panel.tolist()) if self._is_due(round_) else set()
             return self._cohorts.draw(round_, lr, measured)
 
+    def _asked(self, round_: int) -> Asked:
+        """A round's cohort, drawn now or ahead."""
+        ahead, self.ahead = self.ahead, None
+        if isinstance(ahead, Exception):
+            raise ahead
+        return ahead or self._draw(round_)
+
     def _next(self, round_: int, reports: Sequence[ClientReport]) -> RoundPlan | None:
-        """The round after one whose reports are there, unless something else comes first."""
+        """The round after one whose reports are there, unless something else comes first.
+
+        What goes wrong with it is raised when its turn comes: this round is not written yet.
+        """
         if self._is_due(round_) or all(report.status == "failed" for report in reports):
             return None
         self._cohorts.ended(round_, reports)
-        self.following = self._draw(round_ + 1)
-        return self.following.plan
+        try:
+            self.ahead = self._draw(round_ + 1)
+        except Exception as problem:
+            self.ahead = problem
+            return None
+        return self.ahead.plan
 
     def _note_hopeless(self, outcome: RoundOutcome) -> str:
         """Why it makes no sense to go on, if too many rounds in a row were lost; else ""."""

@@ -104,7 +104,6 @@ class FlatModel:
         self._bind_parameters()
         self._bound = self._bind_buffers()
         places = [place for *_, place in self._bound]
-        self._trains: tuple[frozenset[str] | None, ...] = ()
         self._counters = [(c, c.clone()) for c in places if not c.is_floating_point()]
 
     @torch.no_grad()
@@ -160,10 +159,6 @@ class FlatModel:
 
     def train(self, parts: frozenset[str] | None) -> None:
         """Training mode for the given parts (None: all); the others are frozen, in evaluation mode."""
-        # Whoever evaluates switches the whole module: most clients find it as they need it.
-        if self._trains == (parts,) and self.module.training:
-            return
-        self._trains = (parts,)
         self.module.train()
         for name, parameter in self.module.named_parameters():
             parameter.requires_grad_(parts is None or self.split.part_of(name) in parts)

@@ -7,7 +7,7 @@ from collections.abc import Mapping, Sequence
 from datetime import datetime
 from functools import cache
 from numbers import Integral, Real
-from typing import Any, cast
+from typing import Any
 
 import pyarrow as pa
 
@@ -67,9 +67,10 @@ def _most(table: str) -> tuple[tuple[pa.Field, float | None], ...]:
 
 def _column(table: str, field: pa.Field, most: float | None, values: list[Any]) -> pa.Array:
     kinds: set[Any] = {type(value) for value in values}
-    if not all(_fits(kind, field.type) for kind in kinds):
-        bad = next(v for v in values if not _fits(cast(Any, type(v)), field.type))
-        raise _refusal(table, field, bad, f"be of type {field.type}")
+    for kind in kinds:
+        if not _fits(kind, field.type):
+            bad = next(value for value in values if type(value) is kind)
+            raise _refusal(table, field, bad, f"be of type {field.type}")
     try:
         array = pa.array(values, field.type)
     except (pa.ArrowException, OverflowError) as error:
@@ -81,7 +82,7 @@ def _column(table: str, field: pa.Field, most: float | None, values: list[Any]) 
 
 
 @cache
-def _fits(kind: type, wanted: pa.DataType) -> bool:
+def _fits(kind: Any, wanted: pa.DataType) -> bool:
     """Whether values of a Python type belong into a column; Arrow alone would cast some."""
     if kind is type(None):
         return True
@@ -124,6 +125,7 @@ def _check_range(table: str, field: pa.Field, most: float, values: list[Any]) ->
 
 
 def _refusal(table: str, field: pa.Field, value: object, rule: str) -> ResultsError:
+    value = value.item() if hasattr(value, "item") else value  # a NumPy scalar, as Python has it
     return ResultsError(f"{table}: column {field.name!r} must {rule}, got {_short(value)}")
 
 

@@ -118,8 +118,12 @@ class Job:
 
 def go_together(jobs: Sequence[Job]) -> bool:
     """Whether jobs can be trained at once: they differ in values only, and minimise the config's loss."""
+
+    def length(array: Array | None) -> int | None:
+        return None if array is None else len(array)
+
     kinds = {
-        (task.phases, task.mu, task.offset is None, task.anchor is None, task.loss)
+        (task.phases, task.mu, length(task.offset), length(task.anchor), task.loss)
         for task in (job.task for job in jobs)
     }
     return len(kinds) == 1 and jobs[0].task.loss is None

@@ -102,7 +102,8 @@ def check_together(model: FlatModel, training: Training, spec: SampleSpec) -> No
     """Refuse to train clients together where that cannot be done.
 
     A group of two is tried: their gradients must be those that each of them has alone. (A module may keep
-    a second reference to a weight, which a batched computation does not replace.)
+    a second reference to a weight, which a batched computation does not replace; a forward pass may
+    take means over the batch, which is filled up there.)
 
     Args:
         model: the network.
@@ -140,26 +141,30 @@ def check_together(model: FlatModel, training: Training, spec: SampleSpec) -> No
 def _difference(model: FlatModel, training: Training, spec: SampleSpec) -> float:
     """Between gradients at once and alone, of two clients on noise; relative to each tensor's.
 
-    What is small beside all others is rounding: it counts less.
+    One batch is shorter, so that samples that look at each other are found out. What is small beside all
+    others is rounding: it counts less.
     """
     generator = torch.Generator().manual_seed(0)
-    shape, like = (2, 2, *spec.shape), model.parameters
+    like, batches = model.parameters, [np.arange(3), np.arange(2)]
+    filled, weights = padded(batches)
+    shape = (2, 3, *spec.shape)
     if spec.vocabulary is None:
         x = torch.randn(shape, generator=generator, dtype=like.dtype)
     else:
         x = torch.randint(spec.vocabulary, shape, generator=generator)
-    y = torch.randint(spec.classes, (2, 2), generator=generator)
-    x, y = x.to(like.device), y.to(like.device)
+    y = torch.randint(spec.classes, (2, 3), generator=generator)
+    x = torch.stack([own[rows] for own, rows in zip(x, filled, strict=True)]).to(like.device)
+    y = torch.stack([own[rows] for own, rows in zip(y, filled, strict=True)]).to(like.device)
     forward = Forward(model, training)
     parameters = torch.stack([like, 0.9 * like])
     together, alone = torch.zeros_like(parameters), torch.zeros_like(parameters)
-    weights = torch.full((2, 2), 0.5, dtype=like.dtype, device=like.device)
-    Together(model, forward).gradient(parameters, together, None, x, y, weights)
-    for own, values, seen, labels in zip(alone, parameters, x, y, strict=True):
-        like.copy_(values)
+    shares = torch.from_numpy(weights).to(like)
+    Together(model, forward).gradient(parameters, together, None, x, y, shares)
+    for index, rows in enumerate(batches):
+        like.copy_(parameters[index])
         model.gradient.zero_()
-        cross_entropy(forward(seen), labels).backward()
-        own.copy_(model.gradient)
+        cross_entropy(forward(x[index, : len(rows)]), y[index, : len(rows)]).backward()
+        alone[index].copy_(model.gradient)
     apart, size = (together - alone).abs(), alone.abs()
     spans = [segment.span for segment in model.layout.parameters.segments]
     return max(float(apart[:, s].max() / (size[:, s].max() + SMALL * size.max())) for s in spans)

@@ -24,9 +24,9 @@ from spatl_ray.engine.backend import (
     SerialBackend,
     nothing_follows,
 )
+from spatl_ray.engine.folders import state_folder
 from spatl_ray.engine.messages import GroupTask, RoundOutcome
 from spatl_ray.engine.ray_backend import RayBackend
-from spatl_ray.engine.rounds import state_folder
 
 pytestmark = pytest.mark.integration
 

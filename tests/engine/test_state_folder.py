@@ -14,24 +14,39 @@ from identity import small as small_network
 from small_runs import ran, serial, small
 
 from spatl_ray import run
-from spatl_ray.engine.rounds import state_folder
+from spatl_ray.engine.folders import state_folder
 from spatl_ray.errors import ConfigError
+from spatl_ray.state.store import StateStore
 
 
 def test_states_lie_where_the_config_says(tmp_path: Path) -> None:
     places = {"state_folder": str(tmp_path / "fast"), "backend": "serial"}
     experiment = small(tmp_path / "results", "scaffold", engine=places)
     _, backend = ran(experiment)
-    assert state_folder(experiment) == tmp_path / "fast" / f"run_id={experiment.run_id}"
+    assert state_folder(experiment).parent == tmp_path / "fast"
     assert list((tmp_path / "fast").rglob("shard-*.bin"))
     assert not (tmp_path / "results" / "states").exists()
     assert backend.worker.store.read(0, 2)["control"].any()
+
+
+def test_runs_of_other_results_leave_each_other_alone(tmp_path: Path) -> None:
+    """The same run, so the same id, in two results folders with one folder for states."""
+    places = {"state_folder": str(tmp_path / "fast"), "backend": "serial"}
+    _, backend = ran(small(tmp_path / "one", "scaffold", engine=places))
+    before = backend.worker.store.read(0, 2)["control"]
+    run(small(tmp_path / "two", "scaffold", engine=places, rounds=1, name="other"))
+    _, second = ran(small(tmp_path / "two", "scaffold", engine=places))
+    fresh = StateStore(state_folder(backend.worker.experiment), backend.worker.store.initial)
+    assert fresh.read(0, 2)["control"].tobytes() == before.tobytes()
+    assert backend.worker.store.folder != second.worker.store.folder
 
 
 def test_the_folder_is_no_part_of_the_run(tmp_path: Path) -> None:
     there = small(tmp_path, "scaffold")
     elsewhere = small(tmp_path, "scaffold", engine={"state_folder": "/elsewhere"})
     assert there.run_id == elsewhere.run_id
+    with pytest.raises(ConfigError, match=r"engine.state_folder.* at least 1 character, got ''"):
+        small(tmp_path, "scaffold", engine={"state_folder": ""})
 
 
 def test_only_algorithms_with_states_need_the_folder(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import federate
 from spatl_ray.engine.blueprint import make_blueprint
-from spatl_ray.engine.rounds import state_folder
+from spatl_ray.engine.folders import state_folder
 from spatl_ray.experiments import experiment_from
 from spatl_ray.results.schema import unmeasured
 from spatl_ray.state.store import StateStore

@@ -340,3 +340,44 @@ class Hiding(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         logits: Tensor = self.predictor(torch.relu(x.flatten(1) @ self.hidden[0].T))
         return logits
+
+
+class BatchMean(nn.Module):
+    """Features less their mean over the batch."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.encoder = nn.Linear(math.prod(shape), 12)
+        self.predictor = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        features = self.encoder(x.flatten(1))
+        logits: Tensor = self.predictor(torch.relu(features - features.mean(0)))
+        return logits
+
+
+class Untracked(BatchMean):
+    """Batch norm without running statistics, so without buffers."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__(shape, classes)
+        self.norm = nn.BatchNorm1d(12, track_running_stats=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        logits: Tensor = self.predictor(torch.relu(self.norm(self.encoder(x.flatten(1)))))
+        return logits
+
+
+class Switching(nn.Module):
+    """Leaves its dropout switched off when it sees a single sample."""
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__()
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(math.prod(shape), 12), nn.Dropout(0.5))
+        self.predictor = nn.Linear(12, classes)
+
+    def forward(self, x: Tensor) -> Tensor:
+        if len(x) == 1:
+            self.encoder[2].eval()
+        logits: Tensor = self.predictor(self.encoder(x))
+        return logits

@@ -260,3 +260,16 @@ class NoTask(Shared):
         if view.client == self.client:
             raise RuntimeError("no task")
         return super().tasks(view)
+
+
+class Draws(Shared):
+    """Averaging whose clients begin at a point that torch draws."""
+
+    def __init__(self, options: Options) -> None:
+        self.options = options
+
+    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
+        (task,) = super().tasks(view)
+        noise = torch.randn(len(task.start.parameters)).numpy()
+        start = replace(task.start, parameters=task.start.parameters + 0.01 * noise)
+        return (replace(task, start=start),)

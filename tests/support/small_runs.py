@@ -23,7 +23,8 @@ from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import federate
 from spatl_ray.data.memory import with_memory
 from spatl_ray.engine.backend import SerialBackend
-from spatl_ray.engine.rounds import RunSummary, state_folder
+from spatl_ray.engine.folders import state_folder
+from spatl_ray.engine.rounds import RunSummary
 from spatl_ray.experiments import experiment_from
 from spatl_ray.federation.sampler import Draw, Sampler
 from spatl_ray.selection.candidate import Candidate
@@ -170,3 +171,15 @@ class Asks(Sampler):
             question, clients = self.asks
             getattr(draw, question)(clients)
         return np.array([0], dtype=np.int64)
+
+
+class Fails(Sampler):
+    """Cannot draw round 3."""
+
+    def __init__(self, options: Mapping[str, Any]) -> None:
+        self.options = options
+
+    def cohort(self, draw: Draw) -> Integers:
+        if draw.round == 3:
+            raise RuntimeError("nobody left")
+        return draw.generator.permutation(6)[: draw.size]

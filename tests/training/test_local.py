@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.nn import functional
 
+from spatl_ray import seeding
 from spatl_ray.config import Training
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
@@ -58,6 +59,17 @@ def test_it_is_ordinary_sgd_bit_for_bit(
         **model.layout.buffers.views(end.buffers),
     }
     assert all(np.array_equal(values, expected[key].numpy()) for key, values in got.items())
+
+
+def test_modes_that_a_client_left_behind_do_not_last() -> None:
+    model = flatten(split_model("Switching"))
+    (x, y), task = digits(20), LocalTask(model.read())
+    trainer = Trainer(model, Training(batch_size=8))
+    ends = []
+    for samples in (20, 1, 20):
+        with seeding.torch_seeded(0, "test"):
+            ends.append(trainer.run(task, x[:samples], y[:samples], LR, order()).end.parameters)
+    assert ends[0].tobytes() == ends[2].tobytes()
 
 
 def test_the_same_task_gives_the_same_bits_after_anything_else() -> None:

@@ -244,6 +244,15 @@ def test_a_network_that_hides_a_weight_is_refused() -> None:
         check_together(model, Training(together=2), SampleSpec((1, 16, 16), 10))
 
 
+@pytest.mark.parametrize("name", ["BatchMean", "Untracked"])
+def test_a_network_whose_samples_look_at_each_other_is_refused(name: str) -> None:
+    """What fills up a shorter batch would change what the others see."""
+    model = flatten(split_model(name))
+    assert not list(model.module.buffers())
+    with pytest.raises(ConfigError, match="gets wrong, got 2 and a relative difference of"):
+        check_together(model, Training(together=2), SampleSpec((1, 16, 16), 10))
+
+
 def test_a_trial_leaves_the_model_as_it_was() -> None:
     model = network("lenet")
     before = model.read()

@@ -1,0 +1,37 @@
+"""Where a run leaves what is no table."""
+
+from __future__ import annotations
+
+import shutil
+import zlib
+from pathlib import Path
+
+from spatl_ray.config import Experiment
+
+
+def state_folder(experiment: Experiment) -> Path:
+    """Where client states of a run lie."""
+    results, given = Path(experiment.results.folder).absolute(), experiment.engine.state_folder
+    name = f"run_id={experiment.run_id}"
+    if given is None:
+        return results / "states" / name
+    # The same run may be in several results folders.
+    return Path(given).absolute() / f"{name}-{zlib.crc32(str(results).encode()):08x}"
+
+
+def model_file(experiment: Experiment) -> Path:
+    """Where the server's arrays lie after a run."""
+    folder = Path(experiment.results.folder).absolute()
+    return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
+
+
+def profile_file(experiment: Experiment) -> Path:
+    """Where a profiled run leaves its trace."""
+    return Path(experiment.results.folder).absolute() / "profiles" / f"{experiment.run_id}.json"
+
+
+def remove_leftovers(experiment: Experiment) -> None:
+    """Client states and model of an earlier run of the same id."""
+    for folder in (state_folder(experiment), model_file(experiment).parent):
+        if folder.exists():
+            shutil.rmtree(folder)
