@@ -69,6 +69,8 @@ MODEL_FIELDS: Mapping[str, Fields] = {
     "resnet32": {"model": {"options": {"width": 2, "norm": "group"}}},
     "resnet56": {"model": {"options": {"width": 1, "norm": "none"}}},
     "vgg11": {"model": {"options": {"width": 4, "norm": "batch"}}},
+    "vgg13": {"model": {"options": {"width": 2}}},
+    "vgg16": {"model": {"options": {"width": 2}}},
     "char_lstm": {"data": "shakespeare", "model": {"options": {"hidden": 8}}},
 }
 SAMPLER_FIELDS: Mapping[str, Fields] = {

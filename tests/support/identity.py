@@ -122,7 +122,11 @@ class CrashOnce(Spatl):
         super().__init__(config.Spatl.model_validate(options))
 
     def tasks(self, view: ClientView) -> Sequence[LocalTask]:
-        if view.round == 1 and self.marker.exists():
-            self.marker.unlink()
-            os._exit(1)
+        if view.round == 1:
+            try:
+                self.marker.unlink()  # by one process only
+            except FileNotFoundError:
+                pass
+            else:
+                os._exit(1)
         return super().tasks(view)
