@@ -144,8 +144,9 @@ class LocalRounds:
         found = []
         for member, view, *results in zip(batch, views, *steps, strict=True):
             since = time.perf_counter() - share
-            send = partial(self._seeded_outcome, task, member, view, results, broadcast, since)
-            found.append(self._tried(task, member, broadcast, send))
+            send = partial(self._outcome, task, member, view, results, broadcast, since)
+            with seeding.torch_seeded(view.seed, "client, trained", view.round, view.client):
+                found.append(self._tried(task, member, broadcast, send))
         return found
 
     def _jobs(self, view: ClientView) -> list[Job]:
@@ -155,18 +156,6 @@ class LocalRounds:
             Job(task, samples, view.generator(f"train {index}"))
             for index, task in enumerate(self.algorithm.tasks(view))
         ]
-
-    def _seeded_outcome(
-        self,
-        task: GroupTask,
-        member: Member,
-        view: ClientView,
-        results: Sequence[LocalResult],
-        broadcast: BroadcastBytes,
-        since: float,
-    ) -> Outcome:
-        with seeding.torch_seeded(view.seed, "client, trained", view.round, view.client):
-            return self._outcome(task, member, view, results, broadcast, since)
 
     def _outcome(
         self,

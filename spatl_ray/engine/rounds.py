@@ -281,8 +281,10 @@ class _Run:
             self._cohorts.ended(round_, outcome.clients)
         hopeless = self._note_hopeless(outcome)
         with self.spans.of("evaluate"):
-            due = self._is_due(round_) and not hopeless
-            evaluation = self._evaluate(round_ + 1, asked.plan.lr) if due else None
+            evaluation = None
+            if self._is_due(round_) and not hopeless:
+                received = self._cohorts.evaluation(round_ + 1, asked.plan.lr, self._panel)
+                evaluation = self.backend.evaluate(received)
         with self.spans.of("write rows"):
             self._write(asked, outcome, evaluation, start)
         if hopeless:
@@ -347,10 +349,6 @@ class _Run:
                 callback.clients_done(round_, finished, size)
 
         return self.backend.train(plan, done, partial(self._next, round_))
-
-    def _evaluate(self, round_: int, lr: float) -> Evaluation:
-        """Evaluate what the panel would receive in round `round_`."""
-        return self.backend.evaluate(self._cohorts.evaluation(round_, lr, self._panel))
 
     def _write(
         self, asked: Asked, outcome: RoundOutcome, evaluation: Evaluation | None, start: float
