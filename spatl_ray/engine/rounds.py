@@ -250,7 +250,8 @@ class _Run:
             callback.run_started(self.experiment, self._run_id)
         for round_ in range(self.experiment.rounds):
             self._round(round_)
-        self._save()
+        # Kept for `spatl export`: the server's arrays, the global model among them.
+        save_server(self._model, self.backend.arrays(), self.blueprint.algorithm.spaces())
 
     def _say_goodbye(self, status: str) -> None:
         """Tell every callback how the run ended, also if one of them raises."""
@@ -394,8 +395,3 @@ class _Run:
         if not any(report.status in ("accepted", "clipped") for report in outcome.clients):
             events.append(rows.nothing_accepted(round_, now))
         return events
-
-    def _save(self) -> None:
-        """Keep the server's arrays, the global model among them."""
-        spaces = self.blueprint.algorithm.spaces()
-        save_server(self._model, self.backend.arrays(), spaces)

@@ -91,6 +91,11 @@ def test_equal_networks_differ(tmp_path: Path) -> None:
     assert not torch.equal(one.x, other.x)
 
 
+def test_networks_are_trained_one_by_one() -> None:
+    with pytest.raises(ConfigError, match=r"training.together must be 1, got 2"):
+        options("training.together=2")
+
+
 def test_the_networks_checkpoint_outlives_a_change_of_the_agents_options(tmp_path: Path) -> None:
     Pretrainer(options(), tmp_path, quiet).run()
     (tmp_path / "agent.pt").unlink()
