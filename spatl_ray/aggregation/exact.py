@@ -33,6 +33,7 @@ References:
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Iterator
 from typing import cast
@@ -51,7 +52,7 @@ MAX_ADDENDS = 1 << 20
 """Most additions that a sum of two levels takes."""
 
 BLOCK = 1 << 16
-"""Values handled at a time: the scratch space (512 KiB) stays in a core's cache."""
+"""Values handled at a time, at most twice as many: the scratch space (1 MiB) stays in a core's cache."""
 
 UNUSED = 13
 """High bits of a sum that the addends' bias has spoilt."""
@@ -125,15 +126,14 @@ class ExactSum:
         if values.dtype not in (np.float32, np.float64):  # 16 bits: exact, and far faster to read
             values = values.astype(np.float64)
         self._reserve(_peak(values, weight), 1)
-        scratch = np.empty((self.levels, min(BLOCK, len(values))), dtype=np.float64)
+        scratch = np.empty((self.levels, min(2 * BLOCK, len(values))), dtype=np.float64)
         taken = 0
         for count, places in _pieces(self.size, kept):
             products = scratch[:, :count]
-            source = values[taken : taken + count]
-            np.multiply(source, weight, out=products[0], dtype=np.float64)
+            np.copyto(products[0], values[taken : taken + count])
+            products[0] *= weight  # after the copy: faster than a product that casts
             for target, units in zip(self.sums, _rounded(products), strict=True):
-                for own, place in places:
-                    target[place] += units[own]
+                _add_at(target, places, units)
             taken += count
 
     def add_one(self, value: float) -> None:
@@ -217,8 +217,12 @@ def _peak(values: Array, weight: float) -> float:
     """max |weight * values| as float64 rounds it, or a NaN or infinity if there is one."""
     if not values.size:
         return 0.0 if math.isfinite(weight) else math.nan
+    highest, lowest = -math.inf, math.inf
+    for start in range(0, len(values), 4 * BLOCK):  # the second pass finds them in the cache
+        block = values[start : start + 4 * BLOCK]
+        highest, lowest = np.maximum(highest, block.max()), np.minimum(lowest, block.min())
     with np.errstate(invalid="ignore"):
-        return abs(float(weight)) * max(abs(float(values.max())), abs(float(values.min())))
+        return float(abs(np.float64(weight)) * max(abs(highest), abs(lowest)))
 
 
 def _is_ascending(runs: Runs, size: int) -> bool:
@@ -227,36 +231,48 @@ def _is_ascending(runs: Runs, size: int) -> bool:
     return bool((np.diff(edges) >= 0).all())
 
 
-Place = tuple[slice, slice | npt.NDArray[np.intp]]
-"""Values of a block, and where they go."""
+Places = npt.NDArray[np.intp] | list[list[int]]
+"""Where a block's values go: positions, or intervals as four lists: first position, the one after the
+last, and the same of the block's values."""
 
 
-def _pieces(size: int, kept: Bits | Runs | None) -> Iterator[tuple[int, list[Place]]]:
-    """Blocks of values: how many, and the places of all."""
+def _pieces(size: int, kept: Bits | Runs | None) -> Iterator[tuple[int, Places]]:
+    """Blocks of at most 2 BLOCK values: how many, and where they go."""
     if kept is None:
         kept = np.array([[0, size]])
     return _of_bits(cast(Bits, kept)) if kept.dtype == np.bool_ else _of_runs(cast(Runs, kept))
 
 
-def _of_bits(bits: Bits) -> Iterator[tuple[int, list[Place]]]:
+def _of_bits(bits: Bits) -> Iterator[tuple[int, Places]]:
     for start in range(0, len(bits), BLOCK):
         where = np.flatnonzero(bits[start : start + BLOCK])
-        yield len(where), [(slice(0, len(where)), where + start)]
+        yield len(where), where + start
 
 
-def _of_runs(runs: Runs) -> Iterator[tuple[int, list[Place]]]:
-    places: list[Place] = []
-    count = 0
-    for start, stop in runs.tolist():
-        while start < stop:
-            length = min(stop - start, BLOCK - count)
-            places.append((slice(count, count + length), slice(start, start + length)))
-            start, count = start + length, count + length
-            if count == BLOCK:
-                yield count, places
-                places, count = [], 0
-    if places:
-        yield count, places
+def _of_runs(runs: Runs) -> Iterator[tuple[int, Places]]:
+    """Whole runs, those over BLOCK cut, that begin within the same BLOCK of values."""
+    pieces = -(-(runs[:, 1] - runs[:, 0]) // BLOCK)
+    nth = np.arange(pieces.sum()) - np.repeat(np.cumsum(pieces) - pieces, pieces)
+    starts = np.repeat(runs[:, 0], pieces) + nth * BLOCK
+    stops = np.minimum(starts + BLOCK, np.repeat(runs[:, 1], pieces))
+    ends = np.cumsum(stops - starts)
+    begins = ends - (stops - starts)
+    edges = [*np.flatnonzero(np.diff(begins // BLOCK, prepend=-1)).tolist(), len(begins)]
+    origins = np.repeat(begins[edges[:-1]], np.diff(edges))
+    columns = [each.tolist() for each in (starts, stops, begins - origins, ends - origins)]
+    for first, last in itertools.pairwise(edges):
+        places = [column[first:last] for column in columns]
+        yield places[3][-1], places
+
+
+def _add_at(target: Integers, places: Places, units: Integers) -> None:
+    """Add a block's units where they go."""
+    if isinstance(places, np.ndarray):
+        target[places] += units
+        return
+    for start, stop, begin, end in zip(*places, strict=True):
+        part = target[start:stop]
+        np.add(part, units[begin:end], out=part)
 
 
 def _rounded(addend: Doubles) -> Integers:

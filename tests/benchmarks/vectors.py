@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial as bind
 from time import perf_counter
 
 import numpy as np
@@ -15,6 +16,11 @@ from spatl_ray.wire.codec import decode_update, encode
 
 LAYERS, CHANNELS, ROW = 11, 1024, 1024
 """11 million parameters."""
+
+COHORT = 8
+"""Updates of 22 MB each."""
+
+WEIGHTS = Weights(1e-3, 1e-3)
 
 DENSITIES = (0.5, 0.1, 0.01)
 
@@ -30,14 +36,24 @@ def seconds(action: Callable[[], object], repeats: int) -> float:
 
 
 def sums(repeats: int) -> Iterator[Figure]:
-    """Aggregation of masked updates."""
+    """Aggregation of a cohort's masked updates, each of which is copied before it is added.
+
+    Both read a payload that the core's cache does not hold, as a server does.
+    """
     space, vector, mask = _half_of_the_channels()
     update, payload = _encoded(space, vector, mask)
+    sources = [np.frombuffer(payload, np.uint8).copy() for _ in range(COHORT)]
+    targets = [np.zeros_like(source) for source in sources]
+    updates = [decode_update(source.tobytes(), {"delta": space}) for source in sources]
     partial = Partial((Accumulator("delta", space, Weight.COHORT, "senders"),), levels=1)
-    added = _rate(payload, lambda: partial.add(update.parts, Weights(1e-3, 1e-3)), repeats)
-    copy = _memcpy(payload, repeats)
-    yield Figure("sums", "memcpy, GB/s", copy / 1e9)
-    yield Figure("sums", "masked updates, bytes/s of memcpy's", added / copy, least=0.2)
+    copies, additions = [], []
+    for _ in range(repeats):
+        for source, target, update in zip(sources, targets, updates, strict=True):
+            copies.append(seconds(bind(np.copyto, target, source), 1))
+            additions.append(seconds(bind(partial.add, update.parts, WEIGHTS), 1))
+    copied, added = (len(payload) / float(np.median(each)) for each in (copies, additions))
+    yield Figure("sums", "memcpy, GB/s", copied / 1e9)
+    yield Figure("sums", "masked updates, bytes/s of memcpy's", added / copied, least=0.2)
 
 
 def wire(repeats: int) -> Iterator[Figure]:
@@ -74,13 +90,6 @@ def _of_entropy(generator: np.random.Generator, density: float) -> float:
     update, payload = _encoded(space, np.ones(space.size, np.float32), element_mask(kept))
     size, p = len(payload) - update.parts["delta"].values.nbytes, kept.mean()
     return float(size / (-(p * np.log2(p) + (1 - p) * np.log2(1 - p)) * space.size / 8))
-
-
-def _memcpy(payload: bytes, repeats: int) -> float:
-    """Bytes a second that one core copies."""
-    source = np.frombuffer(payload, np.uint8)
-    target = np.empty_like(source)
-    return _rate(payload, lambda: np.copyto(target, source), repeats)
 
 
 def _rate(payload: bytes, action: Callable[[], object], repeats: int) -> float:
