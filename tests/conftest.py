@@ -11,6 +11,7 @@ os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
 os.environ.setdefault("RAY_worker_niceness", "0")
 
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 import torch
@@ -24,7 +25,7 @@ settings.load_profile("ci" if os.environ.get("CI") else "local")
 
 
 @pytest.fixture(scope="session")
-def ray_cluster() -> Iterator[None]:
+def ray_cluster() -> Iterator[Any]:
     """Two Ray nodes on this machine, started once; their CPUs and GPUs exist by name only."""
     import ray
     from ray.cluster_utils import Cluster
@@ -35,6 +36,6 @@ def ray_cluster() -> Iterator[None]:
     cluster = Cluster(initialize_head=True, head_node_args=node)
     cluster.add_node(num_cpus=2, num_gpus=1)
     ray.init(address=cluster.address, log_to_driver=False, configure_logging=False)
-    yield
+    yield cluster
     ray.shutdown()
     cluster.shutdown()

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 
 from spatl_ray.config.base import Count, NonNegative, Strict, one_of
 
@@ -24,7 +24,10 @@ class Engine(Strict):
         state_cache: bytes of client states that each worker keeps in memory, those that it used last; clients
             are placed where theirs is, if no other worker waits for that.
         state_folder: of client states, or None for one in the results folder. With several nodes it must be
-            one that they share; what only one node's disk holds would be lost with it.
+            one that they share, if states are not mirrored; what only one node's disk holds would be lost
+            with it.
+        state_mirror: each node keeps states in a folder of its own in that place, for instance on its own
+            disk, and a second node keeps a copy; a round counts when all copies are there.
         profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 
@@ -37,7 +40,14 @@ class Engine(Strict):
     address: str | None = None
     state_cache: Annotated[int, Field(ge=0, lt=2**63)] = 64 * 2**20
     state_folder: Annotated[str, Field(min_length=1)] | None = None
+    state_mirror: bool = False
     profile: bool = False
+
+    @model_validator(mode="after")
+    def _mirrors_need_nodes(self) -> Self:
+        if self.state_mirror and self.backend == "serial":
+            raise ValueError("state_mirror must be false with backend serial, which has one node")
+        return self
 
 
 Logger = Annotated[str, one_of("tensorboard")]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -30,6 +30,11 @@ from spatl_ray.engine.profile import Span
 from spatl_ray.engine.worker import Worker
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.training.evaluate import Score
+
+
+def _node() -> str:
+    """The name of this process's node."""
+    return str(ray.get_runtime_context().get_node_id())
 
 
 def extend_path(paths: Sequence[str]) -> None:
@@ -68,18 +73,31 @@ class ClientActor:
             job = cast(Job, ray.get(held[0]))
             extend_path(job.paths)
             device = choose_device(job.experiment.engine)
-            self._ready = Worker(job.experiment, job.data, job.states, device, self._name)
+            states = job.states / _node() if job.experiment.engine.state_mirror else job.states
+            self._ready = Worker(job.experiment, job.data, states, device, self._name)
         return self._ready
 
     def facts(self, held: Held) -> Facts:
         """What the driver must know before the first round."""
         facts = self._worker(held).facts()
-        node = ray.get_runtime_context().get_node_id()
-        return replace(facts, hardware={**facts.hardware, "node": node})
+        return replace(facts, hardware={**facts.hardware, "node": _node()})
 
     def sees(self, file: Path) -> bool:
         """Whether a file that another process wrote is here, too."""
         return file.exists()
+
+    def forget(self, held: Held) -> None:
+        """Remove the client states of an earlier run."""
+        self._worker(held).store.forget()
+
+    def records(self, held: Held, clients: Mapping[int, int]) -> dict[int, bytes]:
+        """Records of clients' states, each of the round that is given, for another node."""
+        return self._worker(held).records(clients)
+
+    def keep(self, held: Held, *records: Mapping[int, bytes]) -> None:
+        """Hold records of other nodes on this node's disk."""
+        for each in records:
+            self._worker(held).keep(each)
 
     def train(
         self, held: Held, task: GroupTask, broadcast: BroadcastBytes

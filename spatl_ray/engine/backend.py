@@ -136,6 +136,9 @@ class Backend(Protocol):
     def start(self) -> list[Facts]:
         """Bring everything up; one entry a worker."""
 
+    def forget_states(self) -> None:
+        """Remove client states of an earlier run of the same id."""
+
     def train(
         self, plan: RoundPlan, done: Done, following: Following = nothing_follows
     ) -> RoundOutcome:
@@ -204,6 +207,10 @@ class SerialBackend:
         self.worker = Worker(self._experiment, self._data, self._states, device, "serial")
         self.aggregator = Aggregator(self._experiment, self._data.dataset.spec)
         return [self.worker.facts()]
+
+    def forget_states(self) -> None:
+        """Remove client states of an earlier run of the same id."""
+        self.worker.store.forget()
 
     def train(
         self, plan: RoundPlan, done: Done, following: Following = nothing_follows

@@ -181,7 +181,7 @@ class Cohorts:
                 np.array([report.seconds for report in timed]),
             )
         for report in reports:
-            if report.status in ("accepted", "clipped"):
+            if report.counts:
                 self._last[report.client] = round_
             loss = report.train_loss
             known = loss is not None and np.isfinite(loss)

@@ -55,6 +55,11 @@ class FinishedRun:
         device = torch.device("cpu")
         spec = self.data.dataset.spec
         self.worker = Worker(self.experiment, self.data, state_folder(self.experiment), device, "")
+        if self.worker.store.initial and self.experiment.engine.state_mirror:
+            raise ConfigError(
+                f"engine.state_mirror must be false for a run whose clients are taken up again, got run "
+                f"{run_id!r}: their states lie on the nodes that trained them"
+            )
         self._server = Aggregator(self.experiment, spec)
         first, spaces = self._server.arrays(), blueprint.algorithm.spaces()
         saved = load_server(model_file(self.experiment), first, spaces)

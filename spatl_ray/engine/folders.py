@@ -31,7 +31,7 @@ def profile_file(experiment: Experiment) -> Path:
 
 
 def remove_leftovers(experiment: Experiment) -> None:
-    """Client states and model of an earlier run of the same id."""
-    for folder in (state_folder(experiment), model_file(experiment).parent):
-        if folder.exists():
-            shutil.rmtree(folder)
+    """The model of an earlier run of the same id; a backend removes its client states."""
+    folder = model_file(experiment).parent
+    if folder.exists():
+        shutil.rmtree(folder)

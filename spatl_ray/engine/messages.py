@@ -164,6 +164,11 @@ class ClientReport:
     selection: SelectionReport | None = None
     layers: tuple[LayerReport, ...] = ()
 
+    @property
+    def counts(self) -> bool:
+        """Whether the update is in the round's sums."""
+        return self.status in ("accepted", "clipped")
+
 
 @dataclass(frozen=True)
 class StepReport:

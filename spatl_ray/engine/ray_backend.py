@@ -34,12 +34,14 @@ from spatl_ray.engine.clock import surplus
 from spatl_ray.engine.messages import (
     ClientReport,
     Evaluation,
+    EvaluationTask,
     Facts,
     GroupTask,
     Losses,
     RoundOutcome,
     StepReport,
 )
+from spatl_ray.engine.mirror import Mirror
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import count_workers
 from spatl_ray.errors import ConfigError, EngineError, SpatlError
@@ -88,6 +90,7 @@ class RayBackend:
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
         self._begun: _Begun | None = None
+        self._mirror: Mirror | None = None
 
     def start(self) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
@@ -111,8 +114,21 @@ class RayBackend:
         self._check_server(facts)
         self._nodes = [fact.hardware["node"] for fact in facts]
         if facts[0].has_states:
-            self._check_shared()
+            self._place_states()
         return facts
+
+    def forget_states(self) -> None:
+        """Remove client states of an earlier run of the same id, on every node."""
+        firsts = {node: worker for worker, node in zip(self._workers, self._nodes, strict=True)}
+        self._get([worker.forget.remote(self._held) for worker in firsts.values()])
+
+    def _place_states(self) -> None:
+        """Mirror states, or see that every node sees their folder."""
+        if self._experiment.engine.state_mirror:
+            clients = self._experiment.clients
+            self._mirror = Mirror(self._workers, self._nodes, self._held, clients)
+        else:
+            self._check_shared()
 
     def _check_shared(self) -> None:
         """A client's next round may be on any node: its state must be there."""
@@ -164,6 +180,7 @@ class RayBackend:
         if not self._picks:
             reports = self._collect(list(begun.waiting), done)
         trained = time.perf_counter()
+        copies = [] if self._full else self._copy(begun, reports)
         if not self._full and (after := following(reports)) is not None:
             self._begun = self._begin(after)
         stepped: StepReport = self._get(step)
@@ -174,13 +191,22 @@ class RayBackend:
                     for worker, task in begun.waiting.values()
                 ]
             )
-        return RoundOutcome(settled(reports, stepped.verdicts), trained - start, stepped.seconds)
+        final = settled(reports, stepped.verdicts)
+        self._get(copies or self._copy(begun, final))
+        return RoundOutcome(final, trained - start, stepped.seconds)
+
+    def _copy(self, begun: _Begun, reports: Sequence[ClientReport]) -> list[Any]:
+        """Have a round's new states mirrored."""
+        if self._mirror is None:
+            return []
+        return self._mirror.copy(begun.tasks, {r.client for r in reports if r.counts})
 
     def _begin(self, plan: RoundPlan) -> _Begun:
         """Give a round's groups to the workers."""
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
         tasks = plan.groups(len(self._workers), self._homes)
+        self._bring([(task.group, task) for task in tasks])
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
@@ -189,6 +215,11 @@ class RayBackend:
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
         return _Begun(broadcast, tasks, groups, waiting)
+
+    def _bring(self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]]) -> None:
+        """Have each task find its clients' states on its worker's node."""
+        if self._mirror is not None:
+            self._mirror.bring(tasks)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
@@ -212,6 +243,7 @@ class RayBackend:
         whole = self._aggregator.global_model.remote()
         models = [None] * (len(self._workers) - 1) + [whole]
         tasks = plan.tasks(len(self._workers), self._homes)
+        self._bring(list(enumerate(tasks)))
         pending = [
             worker.evaluate.remote(self._held, task, broadcast, model)
             for worker, task, model in zip(self._workers, tasks, models, strict=True)
@@ -226,6 +258,7 @@ class RayBackend:
         clients = [m.client for m in plan.members]
         broadcast = self._aggregator.broadcast.remote(plan.round, clients)
         tasks = plan.tasks(len(self._workers), self._homes)
+        self._bring(list(enumerate(tasks)))
         pending = [
             worker.losses.remote(self._held, task, broadcast)
             for worker, task in zip(self._workers, tasks, strict=True)

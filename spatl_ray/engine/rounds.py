@@ -113,6 +113,7 @@ def run(
         facts = backend.start()
         _refuse_mixed(experiment, facts)
         remove_leftovers(experiment)
+        backend.forget_states()
         job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *listeners))
         with HeldSignals() as signals:
             writer.start(rows.run_row(experiment, data, facts))
@@ -392,6 +393,6 @@ class _Run:
         there, wanted = len(outcome.clients), self.experiment.asked_size
         if there < wanted:
             events.append(rows.few_clients(round_, there, wanted, now))
-        if not any(report.status in ("accepted", "clipped") for report in outcome.clients):
+        if not any(report.counts for report in outcome.clients):
             events.append(rows.nothing_accepted(round_, now))
         return events

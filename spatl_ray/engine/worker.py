@@ -105,6 +105,18 @@ class Worker:
             has_states=bool(self.store.initial),
         )
 
+    # --- client states of other nodes ------------------------------------------------------------
+
+    def records(self, clients: Mapping[int, int]) -> dict[int, bytes]:
+        """Records of clients' states, each of the round that is given."""
+        return {client: self.store.record(client, last) for client, last in clients.items()}
+
+    def keep(self, records: Mapping[int, bytes]) -> None:
+        """Hold records of another node."""
+        with self.spans.of("keep states"):
+            for client, record in records.items():
+                self.store.keep(client, record)
+
     # --- training -------------------------------------------------------------------------------
 
     def train(
@@ -122,7 +134,7 @@ class Worker:
                 continue
             verdict = self._late(outcome, task) or self._contribute(outcome, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
-        accepted = tuple(r.client for r in reports if r.status in ("accepted", "clipped"))
+        accepted = tuple(r.client for r in reports if r.counts)
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
 
     def combine(self, groups: Sequence[GroupSums]) -> GroupSums:

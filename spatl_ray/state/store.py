@@ -15,9 +15,11 @@ shows). Workers write different clients, so that no lock is needed.
 from __future__ import annotations
 
 import os
+import shutil
 import struct
 import zlib
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -66,19 +68,7 @@ class StateStore:
         """
         if not self.initial or written < 0:
             return dict(self.initial)
-        known = self.cache.get(client, written)
-        if known is not None:
-            return self._arrays(known)
-        path, offset = self._place(client)
-        if not path.exists():
-            raise StateError(f"{path}: the file with the state of client {client} is missing")
-        with path.open("rb") as file:
-            rounds = self._rounds(file.fileno(), offset, path, client)
-            slot = _slot_of(rounds, written, path, client)
-            record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
-        _check_arrays(record, path, client)
-        self.cache.put(client, written, record)
-        return self._arrays(record)
+        return self._arrays(self.record(client, written))
 
     def write(self, client: int, round_: int, state: Mapping[str, np.ndarray], last: int) -> None:
         """Write the client's state after `round_`, beside the one of round `last`, which stays.
@@ -99,20 +89,83 @@ class StateStore:
             return
         record = self._pack(client, round_, state)
         path, offset = self._place(client)
+        with self._opened(path) as descriptor:
+            rounds = self._rounds(descriptor, offset, path, client)
+            slot = _slot_beside(rounds, round_, last, path, client)
+            self._put(descriptor, record, offset + slot * self._slot)
+        self.cache.put(client, round_, record)
+
+    def record(self, client: int, written: int) -> bytes:
+        """The client's record of round `written`, for the store of another node.
+
+        Raises:
+            StateError: as for `read`.
+        """
+        known = self.cache.get(client, written)
+        if known is not None:
+            return known
+        path, offset = self._place(client)
+        if not path.exists():
+            raise StateError(f"{path}: the file with the state of client {client} is missing")
+        with path.open("rb") as file:
+            rounds = self._rounds(file.fileno(), offset, path, client)
+            slot = _slot_of(rounds, written, path, client)
+            record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
+        _check_arrays(record, path, client)
+        self.cache.put(client, written, record)
+        return record
+
+    def keep(self, client: int, record: bytes) -> None:
+        """Hold a record of another node's store, instead of the older of the two that are here.
+
+        One that is here already is left alone.
+
+        Raises:
+            StateError: the record is damaged or of another run, or older than those that are here.
+        """
+        path, offset = self._place(client)
+        if len(record) != self._slot:
+            raise StateError(
+                f"a record of client {client} must have {self._slot} bytes, got {len(record)}"
+            )
+        round_ = self._round(record[: _HEADER.size], path, client)
+        if round_ is None:
+            raise StateError(f"a record of client {client} must have a header, got none")
+        _check_arrays(record, path, client)
+        with self._opened(path) as descriptor:
+            rounds = self._rounds(descriptor, offset, path, client)
+            if round_ in rounds:
+                return
+            older = _older_slot(rounds, round_, path, client)
+            self._put(descriptor, record, offset + older * self._slot)
+        self.cache.put(client, round_, record)
+
+    def forget(self) -> None:
+        """Remove all states, as those of an earlier run of the same name."""
+        self.cache = Cache(self.cache.most)
+        if self.folder.exists():
+            shutil.rmtree(self.folder)
+
+    @contextmanager
+    def _opened(self, path: Path) -> Iterator[int]:
+        """A shard's file, made if it is not there yet, of full length."""
         self.folder.mkdir(parents=True, exist_ok=True)
         descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
         try:
             if not os.fstat(descriptor).st_size:
                 os.ftruncate(descriptor, self._length)
-            rounds = self._rounds(descriptor, offset, path, client)
-            place = offset + _slot_beside(rounds, round_, last, path, client) * self._slot
-            # The header last: a write that breaks off leaves a slot that is older or damaged, and
-            # the state that this one follows is in the other one.
-            _write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
-            _write_all(descriptor, record[: _HEADER.size], place)
+            yield descriptor
         finally:
             os.close(descriptor)
-        self.cache.put(client, round_, record)
+
+    def _put(self, descriptor: int, record: bytes, place: int) -> None:
+        """Write a record, the header last.
+
+        A write that breaks off leaves a slot that is older or damaged, and the state that this one follows
+        is in the other one.
+        """
+        _write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
+        _write_all(descriptor, record[: _HEADER.size], place)
 
     def _place(self, client: int) -> tuple[Path, int]:
         """A client's shard file and its offset in it."""
@@ -184,9 +237,21 @@ def _slot_of(rounds: list[int | None], written: int, path: Path, client: int) ->
 
 def _slot_beside(rounds: list[int | None], round_: int, last: int, path: Path, client: int) -> int:
     """The slot to write into: not the one of round `last`. What is in it was never committed."""
+    _refuse_late(rounds, round_, path, client)
+    return 0 if last < 0 else 1 - _slot_of(rounds, last, path, client)
+
+
+def _older_slot(rounds: list[int | None], round_: int, path: Path, client: int) -> int:
+    """The slot with the older state, or with none."""
+    _refuse_late(rounds, round_, path, client)
+    ages = [-1 if written is None else written for written in rounds]
+    return ages.index(min(ages))
+
+
+def _refuse_late(rounds: list[int | None], round_: int, path: Path, client: int) -> None:
+    """Raise if a slot holds the state after a later round."""
     if any(written is not None and written > round_ for written in rounds):
         raise StateError(
             f"{path}: the state of client {client} after round {round_} comes too late: the two "
             f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
         )
-    return 0 if last < 0 else 1 - _slot_of(rounds, last, path, client)

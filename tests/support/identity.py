@@ -23,6 +23,7 @@ from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import federate
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.folders import state_folder
+from spatl_ray.errors import StateError
 from spatl_ray.experiments import experiment_from
 from spatl_ray.results.schema import unmeasured
 from spatl_ray.state.store import StateStore
@@ -56,11 +57,9 @@ def everything(experiment: Experiment) -> dict[str, Any]:
     found: dict[str, Any] = dict(
         load_file(folder / "models" / f"run_id={run_id}" / "server.safetensors")
     )
-    data = federate(load_dataset(experiment.data, experiment.seed), experiment)
-    blueprint = make_blueprint(experiment, data.dataset.spec, torch.device("cpu"))
-    initial = blueprint.algorithm.start_client(blueprint.initial)
-    store = StateStore(state_folder(experiment), initial, values=experiment.wire.states)
+    stores = state_stores(experiment)
     for client, last in committed(experiment).items():
+        store, *_ = [store for store in stores.values() if holds(store, client, last)]
         for name, array in store.read(client, last).items():
             found[f"client {client}: {name}"] = array
     for table in ("runs", "rounds", "clients", "layers", "events"):
@@ -71,6 +70,25 @@ def everything(experiment: Experiment) -> dict[str, Any]:
             for column in columns:
                 found[f"{table}.{column}"] = frame[column].to_numpy()
     return found
+
+
+def state_stores(experiment: Experiment) -> dict[str, StateStore]:
+    """A run's states, by node if each node keeps its own: as if it were the only one."""
+    data = federate(load_dataset(experiment.data, experiment.seed), experiment)
+    blueprint = make_blueprint(experiment, data.dataset.spec, torch.device("cpu"))
+    initial = blueprint.algorithm.start_client(blueprint.initial)
+    folder = state_folder(experiment)
+    folders = sorted(folder.iterdir()) if experiment.engine.state_mirror else [folder]
+    return {f.name: StateStore(f, initial, values=experiment.wire.states) for f in folders}
+
+
+def holds(store: StateStore, client: int, last: int) -> bool:
+    """Whether a state can be read."""
+    try:
+        store.read(client, last)
+    except StateError:
+        return False
+    return True
 
 
 def assert_identical(first: Mapping[str, Any], second: Mapping[str, Any]) -> None:
