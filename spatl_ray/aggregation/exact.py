@@ -231,16 +231,22 @@ def _is_ascending(runs: Runs, size: int) -> bool:
     return bool((np.diff(edges) >= 0).all())
 
 
-Places = npt.NDArray[np.intp] | list[list[int]]
-"""Where a block's values go: positions, or intervals as four lists: first position, the one after the
-last, and the same of the block's values."""
+Places = slice | npt.NDArray[np.intp] | list[list[int]]
+"""Where a block's values go: an interval, positions, or intervals as four lists: first position, the one
+after the last, and the same of the block's values."""
 
 
 def _pieces(size: int, kept: Bits | Runs | None) -> Iterator[tuple[int, Places]]:
     """Blocks of at most 2 BLOCK values: how many, and where they go."""
     if kept is None:
-        kept = np.array([[0, size]])
+        return _of_all(size)
     return _of_bits(cast(Bits, kept)) if kept.dtype == np.bool_ else _of_runs(cast(Runs, kept))
+
+
+def _of_all(size: int) -> Iterator[tuple[int, Places]]:
+    for start in range(0, size, BLOCK):
+        stop = min(start + BLOCK, size)
+        yield stop - start, slice(start, stop)
 
 
 def _of_bits(bits: Bits) -> Iterator[tuple[int, Places]]:
@@ -267,7 +273,7 @@ def _of_runs(runs: Runs) -> Iterator[tuple[int, Places]]:
 
 def _add_at(target: Integers, places: Places, units: Integers) -> None:
     """Add a block's units where they go."""
-    if isinstance(places, np.ndarray):
+    if not isinstance(places, list):
         target[places] += units
         return
     for start, stop, begin, end in zip(*places, strict=True):

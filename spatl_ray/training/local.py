@@ -256,7 +256,7 @@ class Trainer:
         if len(jobs) == 1:
             x, y = self._batch(samples, indices, indices, changes)
             return self._gradient(jobs[0].task.loss or self.loss, x, y).detach()
-        filled, weights = padded(indices)
+        filled, weights = padded(indices, self.training.batch_size)
         x, y = self._batch(samples, indices, filled, changes)
         shape = (len(indices), len(filled[0]))
         return self._together.gradient(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import accumulate, pairwise
 
 import numpy as np
@@ -38,8 +38,11 @@ class Stack:
 
     def of_first(self, count: int, spans: Sequence[slice]) -> Stack:
         """The first models, of which some ranges are trained."""
+        whole = count == len(self.parameters)
+        if whole and list(spans) == [slice(0, self.parameters.shape[1])]:
+            return replace(self, trained=[(self.parameters, self.gradient, self.velocity)])
         parameters, gradient, velocity = (
-            whole[:count] for whole in (self.parameters, self.gradient, self.velocity)
+            rows[:count] for rows in (self.parameters, self.gradient, self.velocity)
         )
         return Stack(
             parameters,

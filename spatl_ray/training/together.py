@@ -1,17 +1,21 @@
 """Gradients of several clients' models in one batched computation.
 
-torch.func's vmap turns the network into one over a group: a matrix product of each client becomes one batched
-product. Results agree with training one by one up to rounding.
+torch.func's vmap turns the network into one over a group: a matrix product of each client becomes one
+batched product. For small models most of the time of such a step would pass in vmap's and autograd's Python.
+So forward and backward pass of such a model are traced once for each shape of a group's batch, into the list
+of operations that they come to, and that list is what is run. Results agree with training one by one up to
+rounding.
 """
 
 from __future__ import annotations
 
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
+from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import cross_entropy
 
 from spatl_ray.arrays import Doubles
@@ -19,8 +23,15 @@ from spatl_ray.config import Training
 from spatl_ray.data.dataset import SampleSpec
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.flat import FlatModel
+from spatl_ray.parameters import Segment
 from spatl_ray.training.batches import Rows
 from spatl_ray.training.forward import Forward
+
+Operations = Callable[..., tuple[Tensor, list[Tensor | None]]]
+"""(features, labels, weights, *tensors) -> losses and each tensor's gradient, None if it is not trained."""
+
+FEW = 16
+"""Most tensors of a network that is traced: with more, tracing takes seconds, and less would be gained."""
 
 AGREEMENT = 1e-3
 """Largest relative difference between gradients at once and alone."""
@@ -32,6 +43,8 @@ SMALL = 0.01
 class Together:
     """Losses and gradients of a group, each client at its own parameters and on its own batch.
 
+    The own Python code of a network of few tensors runs once for each shape of a batch.
+
     Args:
         model: the network, without buffers.
         forward: its forward pass.
@@ -39,15 +52,15 @@ class Together:
 
     def __init__(self, model: FlatModel, forward: Forward) -> None:
         self._segments = model.layout.parameters.segments
-        # Only the forward pass: one backward pass through the sum of all losses gives each client's
-        # gradient, at half the overhead of vmap over torch.func.grad.
         self._outputs = vmap(lambda x, parameters: forward(x, parameters), randomness="error")
+        self._places = [(s.span, s.shape) for s in self._segments]
+        self._known: dict[object, Operations] = {}
 
     def gradient(
         self,
         parameters: Tensor,
         gradient: Tensor,
-        parts: Collection[str] | None,
+        parts: frozenset[str] | None,
         x: Tensor,
         y: Tensor,
         weights: Tensor,
@@ -62,38 +75,64 @@ class Together:
             y: labels, shape (k, batch).
             weights: of the samples in the loss, shape (k, batch).
         """
-        views = {s.name: parameters[:, s.span].unflatten(1, s.shape) for s in self._segments}
-        trained = [s for s in self._segments if parts is None or s.part in parts]
-        leaves = [views[s.name].detach().requires_grad_() for s in trained]
-        views.update({s.name: leaf for s, leaf in zip(trained, leaves, strict=True)})
-        outputs = self._outputs(x, views)
-        each = cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
-        losses = (each.view_as(weights) * weights).sum(dim=1)
-        slopes: Sequence[Tensor | None] = torch.autograd.grad(
-            losses.sum(), leaves, allow_unused=True
-        )
-        if len(trained) < len(self._segments):
+        count = len(x)
+        tensors = [parameters[:, span].view(count, *shape) for span, shape in self._places]
+        kind = (x.shape, parts)
+        if kind not in self._known:
+            self._known[kind] = self._operations(parts, x, y, weights, *tensors)
+        losses, slopes = self._known[kind](x, y, weights, *tensors)
+        if parts is not None:
             gradient.zero_()
-        for segment, slope in zip(trained, slopes, strict=True):
-            place = gradient[:, segment.span]
-            if slope is None:
-                place.zero_()
-            else:
-                place.copy_(slope.flatten(1))
-        return losses.detach()
+        for (span, shape), slope in zip(self._places, slopes, strict=True):
+            if slope is not None:
+                gradient[:, span].view(count, *shape).copy_(slope)
+        return losses
+
+    def _operations(self, parts: frozenset[str] | None, *like: Tensor) -> Operations:
+        """What is run on batches of a shape."""
+        operations = self._of([s for s in self._segments if parts is None or s.part in parts])
+        if len(self._segments) > FEW:
+            return operations
+        return torch.no_grad()(make_fx(operations)(*like).forward)
+
+    def _of(self, trained: Sequence[Segment]) -> Operations:
+        """Losses and slopes of the tensors, None for those that are not trained."""
+
+        def operations(
+            x: Tensor, y: Tensor, weights: Tensor, *tensors: Tensor
+        ) -> tuple[Tensor, list[Tensor | None]]:
+            views = {s.name: tensor for s, tensor in zip(self._segments, tensors, strict=True)}
+            leaves = [views[s.name].detach().requires_grad_() for s in trained]
+            views.update({s.name: leaf for s, leaf in zip(trained, leaves, strict=True)})
+            outputs = self._outputs(x, views)
+            each = cross_entropy(outputs.flatten(0, 1), y.flatten(), reduction="none")
+            losses = (each.view_as(weights) * weights).sum(dim=1)
+            # One backward pass through the sum: each client's loss has its own leaves.
+            slopes = torch.autograd.grad(
+                losses.sum(), leaves, allow_unused=True, materialize_grads=True
+            )
+            found = dict(zip([s.name for s in trained], slopes, strict=True))
+            return losses.detach(), [found.get(s.name) for s in self._segments]
+
+        return operations
 
 
-def padded(indices: Sequence[Rows]) -> tuple[list[Rows], Doubles]:
+def padded(indices: Sequence[Rows], most: int) -> tuple[list[Rows], Doubles]:
     """Batches of one length, and each sample's weight in its batch's mean, shape (k, length).
 
-    Shorter ones are filled with their first sample, which then has weight 0.
+    Shorter ones are filled with their first sample, which then has weight 0. The length is a power of two
+    or the config's, so that there are few shapes.
+
+    Args:
+        indices: of each client's batch.
+        most: `training.batch_size`.
     """
-    longest = max(map(len, indices))
-    weights = np.zeros((len(indices), longest))
+    length = min(most, 1 << (max(map(len, indices)) - 1).bit_length())
+    weights = np.zeros((len(indices), length))
     filled = []
     for own, index in zip(weights, indices, strict=True):
         own[: len(index)] = 1 / len(index)
-        missing = longest - len(index)
+        missing = length - len(index)
         filled.append(np.concatenate([index, np.repeat(index[:1], missing)]) if missing else index)
     return filled, weights
 
@@ -146,7 +185,7 @@ def _difference(model: FlatModel, training: Training, spec: SampleSpec) -> float
     """
     generator = torch.Generator().manual_seed(0)
     like, batches = model.parameters, [np.arange(3), np.arange(2)]
-    filled, weights = padded(batches)
+    filled, weights = padded(batches, 3)
     shape = (2, 3, *spec.shape)
     if spec.vocabulary is None:
         x = torch.randn(shape, generator=generator, dtype=like.dtype)
