@@ -12,8 +12,9 @@ if TYPE_CHECKING:
     from spatl_ray.callbacks import Callback as Callback
     from spatl_ray.config import Experiment as Experiment
     from spatl_ray.data.datasets import Dataset as Dataset
+    from spatl_ray.engine.resume import resume as resume
     from spatl_ray.engine.rounds import RunSummary as RunSummary
-    from spatl_ray.engine.rounds import run as run
+    from spatl_ray.engine.run import run as run
     from spatl_ray.errors import SpatlError as SpatlError
     from spatl_ray.experiments import load_experiment as load_experiment
 
@@ -22,7 +23,8 @@ _HOMES = {
     "Experiment": "spatl_ray.config",
     "Dataset": "spatl_ray.data.datasets",
     "RunSummary": "spatl_ray.engine.rounds",
-    "run": "spatl_ray.engine.rounds",
+    "resume": "spatl_ray.engine.resume",
+    "run": "spatl_ray.engine.run",
     "SpatlError": "spatl_ray.errors",
     "load_experiment": "spatl_ray.experiments",
 }
@@ -33,6 +35,7 @@ __all__ = [
     "RunSummary",
     "SpatlError",
     "load_experiment",
+    "resume",
     "run",
 ]
 

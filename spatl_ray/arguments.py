@@ -90,3 +90,20 @@ def of_export() -> argparse.ArgumentParser:
     for name, default, text in numbers:
         exported.add_argument(name, metavar="N", type=int, default=default, help=text)
     return exported
+
+
+def of_resume() -> argparse.ArgumentParser:
+    """Of `spatl resume`."""
+    resumed = common()
+    resumed.add_argument(
+        "run_id", metavar="RUN", help="name of a run that was broken off, as `spatl run` told it"
+    )
+    resumed.add_argument(
+        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
+    )
+    resumed.add_argument(
+        "--force",
+        action="store_true",
+        help="go on although software or data are others than before; the results are then of neither",
+    )
+    return resumed

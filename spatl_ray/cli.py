@@ -10,11 +10,11 @@ import signal
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
 from itertools import chain, count
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 from pydantic import BaseModel
@@ -25,6 +25,10 @@ from spatl_ray.config import Devices, Experiment
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.experiments import load_experiment, presets
 from spatl_ray.fields import OWN, kinds
+
+if TYPE_CHECKING:
+    from spatl_ray.engine.rounds import RunSummary
+    from spatl_ray.progress import Progress
 
 OK, FAILED, INTERRUPTED = 0, 2, 130
 """Exit statuses; 130 is what a shell gives for Ctrl-C."""
@@ -163,24 +167,53 @@ def _run(arguments: argparse.Namespace) -> int:
     profiled = ["engine.profile=true"] if arguments.profile else []
     experiment = load_experiment(arguments.source, [*arguments.overrides, *profiled])
     _find_own_modules()
+
+    def start(progress: Progress) -> RunSummary:
+        from spatl_ray.engine.run import run
+
+        return run(experiment, callbacks=(progress,))
+
+    status = _watched(start)
+    from spatl_ray.engine.folders import profile_file
+
+    trace = profile_file(experiment)
+    if experiment.engine.profile and trace.exists():
+        print(f"for ui.perfetto.dev or chrome://tracing: {trace}")
+    return status
+
+
+def _resume(arguments: argparse.Namespace) -> int:
+    _find_own_modules()
+
+    def start(progress: Progress) -> RunSummary:
+        from spatl_ray.engine.resume import resume
+
+        folder, run_id = arguments.folder, arguments.run_id
+        return resume(folder, run_id, callbacks=(progress,), force=arguments.force)
+
+    return _watched(start)
+
+
+def _watched(start: Callable[[Progress], RunSummary]) -> int:
+    """A run under the eyes of a person."""
     # Here, not at the top: `spatl list` is to answer at once.
     from spatl_ray.progress import Progress
 
     progress = Progress()
     try:
         progress.preparing("importing torch")
-        from spatl_ray.engine.folders import profile_file
-        from spatl_ray.engine.rounds import run
-
-        summary = run(experiment, callbacks=(progress,))
+        summary = start(progress)
     finally:
         progress.close()
     print(f"results of run {summary.run_id} are in {summary.folder}")
+    if summary.status == "interrupted":
+        place = (
+            "" if summary.folder == Path("results").absolute() else f" --folder {summary.folder}"
+        )
+        print(f"to go on: spatl resume {summary.run_id}{place}")
+        return INTERRUPTED
     print(f"to plot them: python analysis/plots.py {summary.folder}")
-    trace = profile_file(experiment)
-    if experiment.engine.profile and trace.exists():
-        print(f"for ui.perfetto.dev or chrome://tracing: {trace}")
-    return INTERRUPTED if summary.status == "interrupted" else OK
+    return OK
 
 
 def _find_own_modules() -> None:
@@ -193,7 +226,7 @@ def _find_own_modules() -> None:
 def _validate(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.source, arguments.overrides)
     _find_own_modules()
-    from spatl_ray.engine.rounds import prepare
+    from spatl_ray.engine.prepare import prepare
 
     prepare(experiment)
     print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), end="")
@@ -328,6 +361,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, command, parent, text in (
         ("run", _run, arguments_of.with_profile(), "run an experiment"),
+        ("resume", _resume, arguments_of.of_resume(), "go on with a run that was broken off"),
         ("validate", _validate, arguments_of.named(), "check an experiment and show all of it"),
         ("partition", _partition, arguments_of.with_picture(), "show who holds which samples"),
         (

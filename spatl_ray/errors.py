@@ -10,6 +10,7 @@ SpatlError
 +-- ResultsError       a results folder that is taken, or cannot be written or read
 +-- PluginError        an own part, named by package.module:Name, that raised
 +-- EngineError        a backend that cannot start, or a round in which nothing could be done
+    +-- LostError      a process or a node that is gone: the run goes on from its last checkpoint
 """
 
 from __future__ import annotations
@@ -66,3 +67,7 @@ class PluginError(SpatlError):
 
 class EngineError(SpatlError):
     """A backend that cannot start, or a round in which nothing could be done."""
+
+
+class LostError(EngineError):
+    """A process or a node that is gone, with what it held."""

@@ -29,6 +29,7 @@ from spatl_ray.config.base import (
     Strict,
     ValueType,
 )
+from spatl_ray.config.checkpoints import Checkpoints
 from spatl_ray.config.data import (
     Classes,
     Data,
@@ -91,6 +92,7 @@ __all__ = [
     "Availability",
     "Between",
     "BySamples",
+    "Checkpoints",
     "Choice",
     "Classes",
     "Constant",

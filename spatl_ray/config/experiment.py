@@ -11,6 +11,7 @@ from pydantic import Field, model_validator
 
 from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
 from spatl_ray.config.base import Count, Fraction, Strict, contents
+from spatl_ray.config.checkpoints import Checkpoints
 from spatl_ray.config.data import Data, Dirichlet, Partition
 from spatl_ray.config.engine import Engine, Results
 from spatl_ray.config.federation import (
@@ -27,6 +28,10 @@ from spatl_ray.config.training import Aggregation, Evaluation, Model, Training, 
 
 FROM_ROOT = ("images", "parquet")
 """Data sets that are what lies at data.root; of others it is only the place."""
+
+
+ELSEWHERE = {"engine", "checkpoints", "results", "name"}
+"""What decides no number."""
 
 
 class Experiment(Strict):
@@ -61,6 +66,7 @@ class Experiment(Strict):
     wire: Wire = Wire()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
+    checkpoints: Checkpoints = Checkpoints()
     results: Results = Results()
 
     @model_validator(mode="after")
@@ -159,7 +165,7 @@ class Experiment(Strict):
 
     @property
     def config_hash(self) -> str:
-        """Eight hex digits over what decides the numbers: not engine, results or name.
+        """Eight hex digits over what decides the numbers: not engine, checkpoints, results or name.
 
         Nor data.root, unless the data set is whatever lies there. Of a trace the contents count, not
         the place.
@@ -167,7 +173,7 @@ class Experiment(Strict):
         Raises:
             ConfigError: a trace cannot be read.
         """
-        decisive = self.model_dump(mode="json", exclude={"engine", "results", "name"})
+        decisive = self.model_dump(mode="json", exclude=ELSEWHERE)
         if self.data.name not in FROM_ROOT:
             del decisive["data"]["root"]
         if self.devices is not None and self.devices.trace is not None:

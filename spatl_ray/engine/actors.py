@@ -10,6 +10,7 @@ from typing import Any, cast
 
 import ray
 
+from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.data.federated import FederatedData
@@ -29,6 +30,7 @@ from spatl_ray.engine.messages import (
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.worker import Worker
 from spatl_ray.parameters import Arrays, ModelVector
+from spatl_ray.state.store import forget_undone
 from spatl_ray.training.evaluate import Score
 
 
@@ -94,10 +96,18 @@ class ClientActor:
         """Records of clients' states, each of the round that is given, for another node."""
         return self._worker(held).records(clients)
 
-    def keep(self, held: Held, *records: Mapping[int, bytes]) -> None:
+    def keep(self, held: Held, kept: Sequence[int], *records: Mapping[int, bytes]) -> None:
         """Hold records of other nodes on this node's disk."""
         for each in records:
-            self._worker(held).keep(each)
+            self._worker(held).keep(each, kept)
+
+    def restore(self, held: Held, last: Integers) -> None:
+        """Take client states back to a checkpoint."""
+        self._worker(held).store.restore(last)
+
+    def forget_before(self, held: Held, oldest: int) -> None:
+        """No checkpoint before this round is restored any more."""
+        forget_undone(self._worker(held).store.folder, oldest)
 
     def train(
         self, held: Held, task: GroupTask, broadcast: BroadcastBytes
@@ -142,7 +152,7 @@ class ClientActor:
         return self._worker(held).evaluate(replace(task, global_model=global_model), broadcast)
 
 
-@ray.remote
+@ray.remote(concurrency_groups={"beside": 1})  # type: ignore[call-overload]
 class AggregatorActor:
     """The process that owns the global model and combines masked updates; see `Aggregator`."""
 
@@ -188,3 +198,12 @@ class AggregatorActor:
     def arrays(self) -> Arrays:
         """The server's arrays."""
         return self._aggregator.arrays()
+
+    @ray.method(concurrency_group="beside")
+    def snapshot(self) -> tuple[int, Arrays]:
+        """The round to come, and the server's arrays before it, while groups are waited for."""
+        return self._aggregator.snapshot()
+
+    def restore(self, server: Arrays, round_: int) -> None:
+        """Go back to before a round."""
+        self._aggregator.restore(server, round_)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import threading
 import time
 from collections.abc import Mapping, Sequence
 
@@ -47,6 +48,7 @@ class Aggregator:
         self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
         self.round = 0
         self.spans = Spans(experiment.engine.profile)
+        self._lock = threading.Lock()
         self._cached: BroadcastBytes | None = None
 
     def facts(self) -> str:
@@ -106,13 +108,19 @@ class Aggregator:
         accepted = {c for g in sums for c in g.accepted}
         accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
         with self.spans.of("step"):
-            self.server = self.algorithm.step(self.server, totals, frozenset(accepted))
-        self.round += 1
+            server = self.algorithm.step(self.server, totals, frozenset(accepted))
+        with self._lock:
+            self.server, self.round = server, self.round + 1
         return StepReport(round_, verdicts, time.perf_counter() - start)
 
     def arrays(self) -> Arrays:
         """The server's arrays."""
         return dict(self.server)
+
+    def snapshot(self) -> tuple[int, Arrays]:
+        """The round to come, and the server's arrays before it; another thread may ask."""
+        with self._lock:
+            return self.round, dict(self.server)
 
     def restore(self, arrays: Arrays, round_: int) -> None:
         """Go on from arrays of an earlier `arrays`, before round `round_`."""

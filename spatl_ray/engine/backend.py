@@ -32,6 +32,7 @@ from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import assign
 from spatl_ray.engine.worker import Worker
 from spatl_ray.parameters import Arrays
+from spatl_ray.state.store import forget_undone, sync_states
 
 Done = Callable[[int], None]
 """Called with the number of further clients whose training ended."""
@@ -54,6 +55,7 @@ class RoundPlan:
         flops: of training on one sample.
         elapsed: simulated seconds of the round that have passed before.
         together: clients that are trained at once.
+        kept: rounds of the checkpoints that can be restored.
     """
 
     round: int
@@ -63,6 +65,7 @@ class RoundPlan:
     flops: float = 0.0
     elapsed: float = 0.0
     together: int = 1
+    kept: tuple[int, ...] = ()
 
     def groups(self, workers: int, homes: Integers | None = None) -> list[GroupTask]:
         """The members placed on workers; those without work are left out.
@@ -83,6 +86,7 @@ class RoundPlan:
                 batches=tuple(batches[i] for i in group),
                 flops=self.flops,
                 elapsed=self.elapsed,
+                kept=self.kept,
             )
             for index, group in enumerate(placed)
             if group
@@ -139,6 +143,24 @@ class Backend(Protocol):
     def forget_states(self) -> None:
         """Remove client states of an earlier run of the same id."""
 
+    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+        """Go back to before a round.
+
+        Args:
+            server: the server's arrays.
+            round_: the round.
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+
+        Raises:
+            StateError: a client's state is lost.
+        """
+
+    def sync(self, clients: Integers) -> None:
+        """Have the disk hold the states of some clients."""
+
+    def forget_before(self, oldest: int) -> None:
+        """No checkpoint before this round is restored any more."""
+
     def train(
         self, plan: RoundPlan, done: Done, following: Following = nothing_follows
     ) -> RoundOutcome:
@@ -155,6 +177,9 @@ class Backend(Protocol):
 
     def arrays(self) -> Arrays:
         """The server's arrays."""
+
+    def snapshot(self) -> tuple[int, Arrays]:
+        """The round to come, and the server's arrays before it, also in the middle of a round."""
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """What each process did since the last call, by its name; nothing without `engine.profile`."""
@@ -212,6 +237,19 @@ class SerialBackend:
         """Remove client states of an earlier run of the same id."""
         self.worker.store.forget()
 
+    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+        """Go back to before a round."""
+        self.aggregator.restore(server, round_)
+        self.worker.store.restore(last)
+
+    def sync(self, clients: Integers) -> None:
+        """Have the disk hold the states of some clients."""
+        sync_states(self._states, clients)
+
+    def forget_before(self, oldest: int) -> None:
+        """No checkpoint before this round is restored any more."""
+        forget_undone(self._states, oldest)
+
     def train(
         self, plan: RoundPlan, done: Done, following: Following = nothing_follows
     ) -> RoundOutcome:
@@ -256,6 +294,10 @@ class SerialBackend:
     def arrays(self) -> Arrays:
         """The server's arrays."""
         return self.aggregator.arrays()
+
+    def snapshot(self) -> tuple[int, Arrays]:
+        """The round to come, and the server's arrays before it."""
+        return self.aggregator.snapshot()
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """Of worker and aggregator, one after the other."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -14,11 +14,12 @@ from spatl_ray.engine.backend import Backend, EvaluationPlan, RoundPlan
 from spatl_ray.engine.clock import probe_seconds
 from spatl_ray.engine.messages import NEVER, ClientReport, Losses, Member, PanelMember
 from spatl_ray.engine.schedule import CostModel, cohort_weights, objective_weights
-from spatl_ray.errors import ConfigError
+from spatl_ray.errors import ConfigError, StateError
 from spatl_ray.federation.availability import make_availability
 from spatl_ray.federation.devices import Fleet
 from spatl_ray.federation.sampler import Draw
 from spatl_ray.federation.samplers import make_sampler
+from spatl_ray.parameters import Arrays
 
 
 @dataclass(frozen=True)
@@ -77,13 +78,16 @@ class Cohorts:
         self._losses = np.full(experiment.clients, np.inf)
         self._turns = np.zeros(experiment.clients, dtype=np.int64)
 
-    def draw(self, round_: int, lr: float, measured: Collection[int]) -> Asked:
+    def draw(
+        self, round_: int, lr: float, measured: Collection[int], kept: tuple[int, ...] = ()
+    ) -> Asked:
         """The round's cohort, in ascending order; empty if nobody is available.
 
         Args:
             round_: the round.
             lr: its learning rate.
             measured: clients whose model is evaluated right after local training.
+            kept: rounds of the checkpoints that can be restored.
         """
         probes: list[Losses] = []
 
@@ -107,7 +111,37 @@ class Cohorts:
         )
         self._turns[cohort] += 1
         probed = _together(probes)
-        return Asked(self._plan(round_, lr, np.sort(cohort), measured, probed), probed)
+        plan = self._plan(round_, lr, np.sort(cohort), measured, probed)
+        return Asked(replace(plan, kept=kept), probed)
+
+    def memory(self) -> Arrays:
+        """Copies of what is remembered of the clients, by name."""
+        return {name: array.copy() for name, array in self._remembered().items()}
+
+    def remember(self, memory: Arrays) -> None:
+        """Go on from an earlier `memory`.
+
+        Raises:
+            StateError: it is of another federation.
+        """
+        for name, array in self._remembered().items():
+            found = memory.get(name)
+            if found is None or (found.dtype, found.shape) != (array.dtype, array.shape):
+                raise StateError(
+                    f"a checkpoint must hold {name!r} of {array.dtype} and shape {array.shape}: it is of "
+                    "another run"
+                )
+            array[...] = found
+
+    @property
+    def last(self) -> Integers:
+        """The round of each client's state, -1 for the initial one, shape (clients,)."""
+        return self._last.astype(np.int64)
+
+    def _remembered(self) -> Arrays:
+        """The arrays themselves."""
+        clients = {"last": self._last, "losses": self._losses, "turns": self._turns}
+        return {**clients, **self._costs.memory()}
 
     def _known(self, clients: Integers) -> Integers:
         """The clients that a sampler asks about.

@@ -8,16 +8,16 @@ import torch
 
 from spatl_ray.aggregation.masked import Weights
 from spatl_ray.algorithms.base import ClientView
-from spatl_ray.config import Experiment
 from spatl_ray.engine.aggregator import Aggregator
 from spatl_ray.engine.checks import fleet_of
 from spatl_ray.engine.folders import model_file, state_folder
 from spatl_ray.engine.messages import NEVER, Member
-from spatl_ray.engine.rounds import prepare
+from spatl_ray.engine.prepare import prepare
+from spatl_ray.engine.recorded import recorded
 from spatl_ray.engine.server_file import load_server
 from spatl_ray.engine.worker import Worker
 from spatl_ray.errors import ConfigError, ResultsError
-from spatl_ray.results.reader import last_counted, read_run
+from spatl_ray.results.reader import last_counted
 
 
 class FinishedRun:
@@ -38,17 +38,9 @@ class FinishedRun:
     """
 
     def __init__(self, folder: Path, run_id: str) -> None:
-        row = read_run(folder, run_id)
+        self.experiment, row = recorded(folder, run_id)
         if row["status"] != "finished":
             raise ResultsError(f"run {run_id!r} must have finished, got status {row['status']!r}")
-        config = Experiment.model_validate_json(row["config"])
-        results = config.results.model_copy(update={"folder": str(folder)})
-        self.experiment = config.model_copy(update={"results": results})
-        if self.experiment.run_id != run_id:
-            raise ResultsError(
-                f"run {run_id!r} must still be of its config, got one that is {self.experiment.run_id!r} "
-                "now: a file that it names has changed"
-            )
         self.data, blueprint = prepare(self.experiment)
         if self.data.fingerprint != row["data_fingerprint"]:
             raise ResultsError(f"the data of run {run_id!r} must be those that it used, got others")

@@ -5,6 +5,7 @@ from __future__ import annotations
 import shutil
 import zlib
 from pathlib import Path
+from urllib.parse import urlsplit, urlunsplit
 
 from spatl_ray.config import Experiment
 
@@ -23,6 +24,17 @@ def model_file(experiment: Experiment) -> Path:
     """Where the server's arrays lie after a run."""
     folder = Path(experiment.results.folder).absolute()
     return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
+
+
+def checkpoint_folder(experiment: Experiment) -> str:
+    """Where checkpoints of a run lie: a folder, or an address that Arrow knows."""
+    given, name = experiment.checkpoints.folder, f"run_id={experiment.run_id}"
+    if given is None:
+        return str(Path(experiment.results.folder).absolute() / "checkpoints" / name)
+    if "://" not in given:
+        return str(Path(given).absolute() / name)
+    place = urlsplit(given)
+    return urlunsplit(place._replace(path=f"{place.path.rstrip('/')}/{name}"))
 
 
 def profile_file(experiment: Experiment) -> Path:

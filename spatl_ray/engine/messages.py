@@ -45,6 +45,7 @@ class GroupTask:
         batches: clients that are trained at once, one batch after the other.
         flops: of training on one sample.
         elapsed: simulated seconds of the round that have passed before.
+        kept: rounds of the checkpoints that can be restored.
     """
 
     round: int
@@ -53,6 +54,7 @@ class GroupTask:
     batches: tuple[tuple[Member, ...], ...]
     flops: float = 0.0
     elapsed: float = 0.0
+    kept: tuple[int, ...] = ()
 
     @property
     def members(self) -> tuple[Member, ...]:

@@ -31,6 +31,9 @@ class Mirror:
 
     Raises:
         ConfigError: all workers are on one node.
+
+    Attributes:
+        kept: rounds of the checkpoints that can be restored.
     """
 
     def __init__(
@@ -48,6 +51,7 @@ class Mirror:
         for worker, node in zip(workers, self._node, strict=True):
             self._on[node].append(worker)
         self._held = held
+        self.kept: tuple[int, ...] = ()
         self._homes = np.full((clients, 2), UNKNOWN, dtype=np.int64)
 
     def bring(self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]]) -> None:
@@ -67,7 +71,7 @@ class Mirror:
                 pending.append((self._workers[index], records))
         # After all of them were asked for: two nodes may each lack what the other one has.
         for worker, records in pending:
-            worker.keep.remote(self._held, *records)
+            worker.keep.remote(self._held, self.kept, *records)
 
     def copy(self, tasks: Sequence[GroupTask], accepted: Collection[int]) -> list[Any]:
         """After a round: its new states also go to the node that mirrors theirs.
@@ -88,7 +92,9 @@ class Mirror:
             mirror = (node + 1) % len(self._on)
             self._homes[list(new)] = node, mirror
             records = self._workers[task.group].records.remote(self._held, new)
-            copies.append(self._one_of(mirror, task.group).keep.remote(self._held, records))
+            copies.append(
+                self._one_of(mirror, task.group).keep.remote(self._held, task.kept, records)
+            )
         return copies
 
     def _lacking(

@@ -12,12 +12,21 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
-from uuid import uuid4
 
 import numpy as np
 import ray
-from ray.exceptions import GetTimeoutError, RayError
+from ray.exceptions import (
+    GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
 
+from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
@@ -34,22 +43,30 @@ from spatl_ray.engine.clock import surplus
 from spatl_ray.engine.messages import (
     ClientReport,
     Evaluation,
-    EvaluationTask,
     Facts,
     GroupTask,
     Losses,
     RoundOutcome,
     StepReport,
 )
-from spatl_ray.engine.mirror import Mirror
+from spatl_ray.engine.placed_states import PlacedStates
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.schedule import count_workers
-from spatl_ray.errors import ConfigError, EngineError, SpatlError
+from spatl_ray.errors import EngineError, LostError, SpatlError
 from spatl_ray.parameters import Arrays
-from spatl_ray.places import write_whole
 
 NOWHERE = -1
 """The home of a client whose state no worker has in memory."""
+
+GONE = (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
+"""What Ray raises when a process or node is gone that cannot be started again, or what it held."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
@@ -90,7 +107,6 @@ class RayBackend:
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
         self._begun: _Begun | None = None
-        self._mirror: Mirror | None = None
 
     def start(self) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
@@ -113,41 +129,31 @@ class RayBackend:
         facts: list[Facts] = self._get(started, START_SECONDS)
         self._check_server(facts)
         self._nodes = [fact.hardware["node"] for fact in facts]
+        mirrored = self._experiment.clients if engine.state_mirror else None
+        held, get = self._held, self._get
         if facts[0].has_states:
-            self._place_states()
+            workers, nodes = self._workers, self._nodes
+        else:  # What lies there is an earlier run's.
+            workers, nodes, mirrored = self._workers[:1], self._nodes[:1], None
+        self._placed = PlacedStates(workers, nodes, held, get, self._states, mirrored)
         return facts
 
     def forget_states(self) -> None:
         """Remove client states of an earlier run of the same id, on every node."""
-        firsts = {node: worker for worker, node in zip(self._workers, self._nodes, strict=True)}
-        self._get([worker.forget.remote(self._held) for worker in firsts.values()])
+        self._placed.forget()
 
-    def _place_states(self) -> None:
-        """Mirror states, or see that every node sees their folder."""
-        if self._experiment.engine.state_mirror:
-            clients = self._experiment.clients
-            self._mirror = Mirror(self._workers, self._nodes, self._held, clients)
-        else:
-            self._check_shared()
+    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+        """Go back to before a round."""
+        self._get(self._aggregator.restore.remote(server, round_))
+        self._placed.restore(last)
 
-    def _check_shared(self) -> None:
-        """A client's next round may be on any node: its state must be there."""
-        if len(set(self._nodes)) == 1:
-            return
-        # Beside the run's own folder, which a run that replaces another removes.
-        mark = self._states.parent / f".{self._states.name}.{uuid4().hex}"
-        write_whole(mark, b"")
-        try:
-            seen = self._get([worker.sees.remote(mark) for worker in self._workers])
-        finally:
-            mark.unlink()
-        blind = {str(node) for node, sees in zip(self._nodes, seen, strict=True) if not sees}
-        if blind:
-            raise ConfigError(
-                "engine.state_folder must be a folder that all nodes share, or clients must be trained on "
-                f"one node; got {str(self._states.parent)!r}, which is not there on node(s) "
-                f"{', '.join(sorted(blind))}"
-            )
+    def sync(self, clients: Integers) -> None:
+        """Have the disk hold the states of some clients."""
+        self._placed.sync(clients)
+
+    def forget_before(self, oldest: int) -> None:
+        """No checkpoint before this round is restored any more."""
+        self._placed.forget_before(oldest)
 
     def _check_server(self, facts: list[Facts]) -> None:
         """The aggregator's process must do the same arithmetic as the workers', too."""
@@ -196,17 +202,15 @@ class RayBackend:
         return RoundOutcome(final, trained - start, stepped.seconds)
 
     def _copy(self, begun: _Begun, reports: Sequence[ClientReport]) -> list[Any]:
-        """Have a round's new states mirrored."""
-        if self._mirror is None:
-            return []
-        return self._mirror.copy(begun.tasks, {r.client for r in reports if r.counts})
+        """Have a round's new states copied to where they have to be, too."""
+        return self._placed.copy(begun.tasks, {r.client for r in reports if r.counts})
 
     def _begin(self, plan: RoundPlan) -> _Begun:
         """Give a round's groups to the workers."""
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
         tasks = plan.groups(len(self._workers), self._homes)
-        self._bring([(task.group, task) for task in tasks])
+        self._placed.bring([(task.group, task) for task in tasks], plan.kept)
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
@@ -215,11 +219,6 @@ class RayBackend:
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
         return _Begun(broadcast, tasks, groups, waiting)
-
-    def _bring(self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]]) -> None:
-        """Have each task find its clients' states on its worker's node."""
-        if self._mirror is not None:
-            self._mirror.bring(tasks)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
@@ -243,7 +242,7 @@ class RayBackend:
         whole = self._aggregator.global_model.remote()
         models = [None] * (len(self._workers) - 1) + [whole]
         tasks = plan.tasks(len(self._workers), self._homes)
-        self._bring(list(enumerate(tasks)))
+        self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.evaluate.remote(self._held, task, broadcast, model)
             for worker, task, model in zip(self._workers, tasks, models, strict=True)
@@ -258,7 +257,7 @@ class RayBackend:
         clients = [m.client for m in plan.members]
         broadcast = self._aggregator.broadcast.remote(plan.round, clients)
         tasks = plan.tasks(len(self._workers), self._homes)
-        self._bring(list(enumerate(tasks)))
+        self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.losses.remote(self._held, task, broadcast)
             for worker, task in zip(self._workers, tasks, strict=True)
@@ -271,6 +270,11 @@ class RayBackend:
         """The server's arrays."""
         arrays: Arrays = self._get(self._aggregator.arrays.remote())
         return arrays
+
+    def snapshot(self) -> tuple[int, Arrays]:
+        """The round to come, and the server's arrays before it, also in the middle of a round."""
+        taken: tuple[int, Arrays] = self._get(self._aggregator.snapshot.remote())
+        return taken
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """What each actor did since the last call."""
@@ -287,6 +291,7 @@ class RayBackend:
             if actor is not None and ray.is_initialized():
                 ray.kill(actor)
         self._workers, self._aggregator, self._held, self._begun = [], None, [], None
+        self._homes.fill(NOWHERE)
         if self._owns_ray:
             ray.shutdown()
             self._owns_ray = False
@@ -339,4 +344,6 @@ class RayBackend:
             cause = getattr(error, "cause", None)
             if isinstance(cause, SpatlError):
                 raise cause from error
+            if isinstance(error, GONE):
+                raise LostError(f"a Ray actor, node or object is gone: {error}") from error
             raise EngineError(f"a Ray actor failed: {error}") from error

@@ -3,31 +3,22 @@
 from __future__ import annotations
 
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 
-import torch
-
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
-from spatl_ray.data.datasets import Dataset, load_dataset
-from spatl_ray.data.federated import FederatedData, federate
-from spatl_ray.data.memory import with_memory
+from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine import rows
-from spatl_ray.engine.backend import Backend, RoundPlan, SerialBackend
-from spatl_ray.engine.blueprint import Blueprint, make_blueprint
-from spatl_ray.engine.checks import (
-    check,
-    combined,
-    faults_without_data,
-    faults_without_model,
-    fleet_of,
-)
+from spatl_ray.engine.backend import Backend, RoundPlan
+from spatl_ray.engine.blueprint import Blueprint
+from spatl_ray.engine.checkpoint import Checkpoint, Checkpoints
+from spatl_ray.engine.checks import fleet_of
 from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.flops import training_flops
@@ -35,18 +26,20 @@ from spatl_ray.engine.folders import (
     model_file,
     profile_file,
     remove_leftovers,
-    state_folder,
 )
-from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome
+from spatl_ray.engine.keeper import Keeper
+from spatl_ray.engine.messages import ClientReport, Evaluation, RoundOutcome
 from spatl_ray.engine.profile import Span, Spans, write_trace
+from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.engine.server_file import save_server
 from spatl_ray.engine.signals import HeldSignals
-from spatl_ray.errors import ConfigError, EngineError, SpatlError
-from spatl_ray.loggers.named import Given
-from spatl_ray.loggers.registry import make_loggers
+from spatl_ray.errors import EngineError, LostError, SpatlError
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
+
+MOST_LOSSES = 3
+"""How often the same round is tried again after processes or nodes were lost."""
 
 LOST_ROUNDS = 3
 """Rounds in a row in which every client failed, after which a run that had begun well ends."""
@@ -69,125 +62,6 @@ class RunSummary:
     last_round: rows.Row
 
 
-def run(
-    experiment: Experiment,
-    *,
-    dataset: Dataset | None = None,
-    callbacks: Sequence[Callback] = (),
-    backend: Backend | None = None,
-) -> RunSummary:
-    """Run an experiment and write its results.
-
-    Ctrl-C ends the run as "interrupted"; one while the results are closed is raised after that.
-
-    Args:
-        experiment: what to run.
-        dataset: in-memory data instead of the config's. They are part of the recorded config and of
-            the run id, see `spatl_ray.data.memory.with_memory`.
-        callbacks: told about progress, after those that the config names.
-        backend: instead of the config's; it must be made for the same experiment and data (with data
-            in memory, for what `with_memory` gives).
-
-    Raises:
-        SpatlError: before any work starts, if the experiment cannot run; later if no client of a
-            round could train, or Ray failed.
-    """
-    _check_type(experiment)
-    torch.set_num_threads(1)
-    listeners = [Given(callback) for callback in callbacks]
-    if dataset is not None:
-        experiment = with_memory(experiment, dataset)
-    _say(listeners, "loading data")
-    data, blueprint = prepare(experiment, dataset)
-    writer = ResultsWriter(
-        Path(experiment.results.folder).absolute(),
-        experiment.run_id,
-        overwrite=experiment.results.overwrite,
-        flush_seconds=experiment.results.flush_seconds,
-    )
-    loggers = make_loggers(experiment)
-    _say(listeners, _starting(experiment))
-    states = state_folder(experiment)
-    backend = backend or make_backend(experiment, data, states)
-    try:
-        facts = backend.start()
-        _refuse_mixed(experiment, facts)
-        remove_leftovers(experiment)
-        backend.forget_states()
-        job = _Run(experiment, data, blueprint, backend, writer, (*loggers, *listeners))
-        with HeldSignals() as signals:
-            writer.start(rows.run_row(experiment, data, facts))
-            return job.to_end(signals)
-    finally:
-        backend.close()
-
-
-def _say(callbacks: Sequence[Callback], step: str) -> None:
-    for callback in callbacks:
-        callback.preparing(step)
-
-
-def _check_type(experiment: object) -> None:
-    """Refuse what an annotation cannot: a preset's name."""
-    if not isinstance(experiment, Experiment):
-        raise ConfigError(
-            f"experiment must be what load_experiment(...) gives, got {type(experiment).__name__} "
-            f"{experiment!r:.60}"
-        )
-
-
-def _starting(experiment: Experiment) -> str:
-    """What bringing the backend up means."""
-    engine = experiment.engine
-    if engine.backend == "serial":
-        return "building the model"
-    return f"joining Ray at {engine.address}" if engine.address else "starting Ray and its actors"
-
-
-def prepare(
-    experiment: Experiment, dataset: Dataset | None = None
-) -> tuple[FederatedData, Blueprint]:
-    """Load and deal the data, build model and algorithm: what can be wrong shows here, all at once.
-
-    Args:
-        experiment: the config.
-        dataset: in-memory data instead of the config's.
-
-    Raises:
-        SpatlError: the one fault, as it is; or a ConfigError with all of them.
-    """
-    try:
-        given = dataset or load_dataset(experiment.data, experiment.seed)
-        data = federate(given, experiment)
-    except SpatlError as error:
-        raise combined([error, *faults_without_data(experiment)]) from error
-    try:
-        blueprint = make_blueprint(experiment, given.spec, torch.device("cpu"))
-    except SpatlError as error:
-        raise combined([error, *faults_without_model(experiment, data)]) from error
-    check(experiment, data, blueprint)
-    return data, blueprint
-
-
-def make_backend(experiment: Experiment, data: FederatedData, states: Path) -> Backend:
-    """The backend that the config names; Ray is imported only if it is asked for."""
-    if experiment.engine.backend == "serial":
-        return SerialBackend(experiment, data, states)
-    from spatl_ray.engine.ray_backend import RayBackend
-
-    return RayBackend(experiment, data, states)
-
-
-def _refuse_mixed(experiment: Experiment, facts: list[Facts]) -> None:
-    """Workers that would give different bits do not run together, unless it is allowed."""
-    kinds = sorted({f.fingerprint for f in facts})
-    if len(kinds) > 1 and not experiment.engine.allow_mixed:
-        raise EngineError(
-            "workers must share one CPU capability (or GPU) and one software set, or results depend "
-            f"on placement; got {'; '.join(kinds)}. engine.allow_mixed=true runs them anyway"
-        )
-
-
 def _recorded(problem: BaseException) -> str:
     """What went wrong, with the notes on who raised it, for table `runs`."""
     notes = getattr(problem, "__notes__", [])
@@ -195,7 +69,7 @@ def _recorded(problem: BaseException) -> str:
 
 
 @dataclass
-class _Run:
+class Rounds:
     """One run's loop and what it carries from round to round."""
 
     experiment: Experiment
@@ -204,24 +78,62 @@ class _Run:
     backend: Backend
     writer: ResultsWriter
     callbacks: tuple[Callback, ...]
+    checkpoints: Checkpoints
     ledger: rows.Ledger = field(default_factory=rows.Ledger)
     last: rows.Row = field(default_factory=dict)
     someone_trained: bool = False
     lost: int = 0
     ahead: Asked | Exception | None = None
+    round: int = 0
+    losses: Counter[int] = field(default_factory=Counter)
+    notes: list[rows.Row] = field(default_factory=list)
 
     def __post_init__(self) -> None:
         self._samples = self.data.sizes("train")
         self._flops = training_flops(self.blueprint.model, self.data.dataset.spec)
         self._fleet = fleet_of(self.experiment)
-        self._cohorts = Cohorts(
-            self.experiment, self._samples, self._fleet, self._flops, self.backend
-        )
         self._panel = sample_panel(self.experiment)
+        self._keeper = Keeper(self.experiment, self.backend, self.writer.flush, self.checkpoints)
         self.spans = Spans(self.experiment.engine.profile)
         self.tracks: dict[str, list[Span]] = defaultdict(list)
         # Now: a trace that is edited during the run must not give it another id.
         self._run_id, self._model = self.experiment.run_id, model_file(self.experiment)
+
+    def begin(self, broken_off: BrokenOff | None) -> None:
+        """Go to the first round, of a new run or one that goes on."""
+        remove_leftovers(self.experiment)
+        if broken_off is None or broken_off.checkpoint is None:
+            self._keeper.files.clear()
+        if broken_off is not None:
+            self.notes += rows.resumed(broken_off.first, broken_off.faults, datetime.now(UTC))
+        self._go_to(None if broken_off is None else broken_off.checkpoint)
+
+    def _go_to(self, checkpoint: Checkpoint | None) -> None:
+        """Take everything to where it was after a checkpoint's round, or before the first one."""
+        self.ahead, self.ledger, self.someone_trained, self.lost = None, rows.Ledger(), False, 0
+        self._cohorts = Cohorts(
+            self.experiment, self._samples, self._fleet, self._flops, self.backend
+        )
+        if checkpoint is None:
+            self.round = 0
+            self.backend.forget_states()
+            return
+        self.round = checkpoint.round + 1
+        self._cohorts.remember(checkpoint.driver)
+        self.ledger = rows.Ledger(**checkpoint.facts["ledger"])
+        self.someone_trained = checkpoint.facts["someone_trained"]
+        self.lost = checkpoint.facts["lost"]
+        self.backend.restore(checkpoint.server, self.round, self._cohorts.last)
+        self._keeper.went_to(checkpoint)
+
+    def _facts(self) -> dict[str, object]:
+        """What is carried on beside arrays."""
+        return {
+            "run_id": self._run_id,
+            "ledger": asdict(self.ledger),
+            "someone_trained": self.someone_trained,
+            "lost": self.lost,
+        }
 
     def to_end(self, signals: HeldSignals) -> RunSummary:
         """All rounds; Ctrl-C ends the run with readable results."""
@@ -232,12 +144,15 @@ class _Run:
             status = "finished"
         except KeyboardInterrupt:
             status = "interrupted"
+            self._keeper.take_at_end(self.round - 1, self._facts)
         except BaseException as problem:
             error = _recorded(problem)
             raise
         finally:
             self.writer.finish(status, error)
             self._say_goodbye(status)
+            if status == "finished":
+                self._keeper.tidy_up()
             if self.experiment.engine.profile:
                 with suppress(SpatlError):  # of a backend that has failed
                     self._take_spans()
@@ -249,10 +164,43 @@ class _Run:
     def _all_rounds(self) -> None:
         for callback in self.callbacks:
             callback.run_started(self.experiment, self._run_id)
-        for round_ in range(self.experiment.rounds):
-            self._round(round_)
+        self._take_notes()
+        while self.round < self.experiment.rounds:
+            try:
+                self._round(self.round)
+            except LostError as lost:
+                self._recover(lost)
+                continue
+            self.round += 1
+            self._keeper.take_if_due(self.round - 1, self._facts)
         # Kept for `spatl export`: the server's arrays, the global model among them.
         save_server(self._model, self.backend.arrays(), self.blueprint.algorithm.spaces())
+
+    def _recover(self, lost: LostError) -> None:
+        """Go back to the newest checkpoint, with new actors.
+
+        Raises:
+            LostError: that did not help.
+        """
+        self.losses[self.round] += 1
+        if self.losses[self.round] > MOST_LOSSES:
+            raise lost
+        checkpoint, faults = self._keeper.files.newest()
+        first = 0 if checkpoint is None else checkpoint.round + 1
+        self.notes += rows.recovered(self.round, first, str(lost), faults, datetime.now(UTC))
+        self.backend.close()
+        self.backend.start()
+        self.writer.rewind(first)
+        self._go_to(checkpoint)
+        self._take_notes()
+
+    def _take_notes(self) -> None:
+        """Write events of the run, not of a round."""
+        notes, self.notes = self.notes, []
+        self.writer.add("events", notes)
+        for callback in self.callbacks:
+            for note in notes:
+                callback.event(note)
 
     def _say_goodbye(self, status: str) -> None:
         """Tell every callback how the run ended, also if one of them raises."""
@@ -280,7 +228,7 @@ class _Run:
         with self.spans.of("train and combine"):
             outcome = self._train(asked.plan)
         if self.ahead is None:
-            self._cohorts.ended(round_, outcome.clients)
+            self._ended(round_, outcome.clients)
         hopeless = self._note_hopeless(outcome)
         with self.spans.of("evaluate"):
             evaluation = None
@@ -302,7 +250,7 @@ class _Run:
         lr = learning_rate(self.experiment.training, round_, self.experiment.rounds)
         with self.spans.of("draw"):
             measured = set(self._panel.tolist()) if self._is_due(round_) else set()
-            return self._cohorts.draw(round_, lr, measured)
+            return self._cohorts.draw(round_, lr, measured, self._keeper.kept)
 
     def _asked(self, round_: int) -> Asked:
         """A round's cohort, drawn now or ahead."""
@@ -318,13 +266,18 @@ class _Run:
         """
         if self._is_due(round_) or all(report.status == "failed" for report in reports):
             return None
-        self._cohorts.ended(round_, reports)
+        self._ended(round_, reports)
         try:
             self.ahead = self._draw(round_ + 1)
         except Exception as problem:
             self.ahead = problem
             return None
         return self.ahead.plan
+
+    def _ended(self, round_: int, reports: Sequence[ClientReport]) -> None:
+        """A round's reports are there, and the next one is not drawn yet."""
+        self._cohorts.ended(round_, reports)
+        self._keeper.ended(round_, reports, self._cohorts.memory)
 
     def _note_hopeless(self, outcome: RoundOutcome) -> str:
         """Why it makes no sense to go on, if too many rounds in a row were lost; else ""."""

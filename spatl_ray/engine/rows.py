@@ -326,6 +326,25 @@ def nothing_accepted(round_: int, now: object) -> Row:
     return {"time": now, "round": round_, "client": None, "kind": "idle round", "message": message}
 
 
+def resumed(first: int, faults: Sequence[str], now: object) -> list[Row]:
+    """The events of a run that goes on with round `first`; `faults` are those of checkpoints."""
+    return [_of_run("resumed", f"from round {first} on", now), *_passed_over(faults, now)]
+
+
+def recovered(round_: int, first: int, lost: str, faults: Sequence[str], now: object) -> list[Row]:
+    """The events of a run that lost something in a round and goes on with round `first`."""
+    message = f"in round {round_}, from round {first} on: {lost}"
+    return [_of_run("recovered", message, now), *_passed_over(faults, now)]
+
+
+def _passed_over(faults: Sequence[str], now: object) -> list[Row]:
+    return [_of_run("damaged checkpoint", fault, now) for fault in faults]
+
+
+def _of_run(kind: str, message: str, now: object) -> Row:
+    return {"time": now, "round": None, "client": None, "kind": kind, "message": message}
+
+
 def few_clients(round_: int, there: int, wanted: int, now: object) -> Row:
     """The event of a round with a smaller cohort than wanted."""
     message = f"{there} of {wanted} wanted clients were drawn: no more were available, or chosen"

@@ -14,6 +14,7 @@ from spatl_ray.aggregation.masked import Weights
 from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.errors import ConfigError
+from spatl_ray.parameters import Arrays
 
 ROUNDING = 1e-9
 """Of a sum of costs, relatively."""
@@ -132,6 +133,10 @@ class CostModel:
         self._normal = np.zeros((2, 2))
         self._measured = np.zeros(2)
 
+    def memory(self) -> Arrays:
+        """What was learnt: the arrays themselves, by name."""
+        return {"cost normal": self._normal, "cost measured": self._measured}
+
     def of(self, clients: Integers) -> Doubles:
         """Predicted cost of each."""
         n = self._samples[clients]
@@ -141,8 +146,8 @@ class CostModel:
     def learn(self, clients: Integers, seconds: Doubles) -> None:
         """Take in a round's measurements."""
         rows = np.column_stack([np.ones(len(clients)), self._samples[clients]])
-        self._normal = self.FADING * self._normal + rows.T @ rows
-        self._measured = self.FADING * self._measured + rows.T @ seconds
+        self._normal[...] = self.FADING * self._normal + rows.T @ rows
+        self._measured[...] = self.FADING * self._measured + rows.T @ seconds
 
     def _fitted(self) -> tuple[float, float]:
         """a and b, neither negative."""

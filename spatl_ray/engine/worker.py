@@ -111,11 +111,11 @@ class Worker:
         """Records of clients' states, each of the round that is given."""
         return {client: self.store.record(client, last) for client, last in clients.items()}
 
-    def keep(self, records: Mapping[int, bytes]) -> None:
-        """Hold records of another node."""
+    def keep(self, records: Mapping[int, bytes], kept: Sequence[int]) -> None:
+        """Hold records of another node; `kept` are the rounds of the checkpoints that can be restored."""
         with self.spans.of("keep states"):
             for client, record in records.items():
-                self.store.keep(client, record)
+                self.store.keep(client, record, kept)
 
     # --- training -------------------------------------------------------------------------------
 
@@ -132,7 +132,7 @@ class Worker:
             if isinstance(outcome, ClientReport):
                 reports.append(replace(outcome, actor=self.name))
                 continue
-            verdict = self._late(outcome, task) or self._contribute(outcome, partial)
+            verdict = self._late(outcome, task) or self._contribute(outcome, task, partial)
             reports.append(self._report(outcome, verdict.status, verdict.reason, broadcast))
         accepted = tuple(r.client for r in reports if r.counts)
         return GroupSums(task.round, task.group, accepted, partial), tuple(reports)
@@ -177,13 +177,13 @@ class Worker:
             if verdicts[client].counts:
                 update = verdicts[client].applied(self._decoded(outcome))
                 state = self.algorithm.commit(outcome.view, outcome.proposal, update)
-                self.store.write(client, task.round, state, outcome.member.last)
+                self.store.write(client, task.round, state, outcome.member.last, task.kept)
 
     def _late(self, outcome: Outcome, task: GroupTask) -> Verdict | None:
         """The verdict on an update after the round's deadline; None for one in time."""
         return verdict_if_late(outcome, task.elapsed, self.experiment.stragglers.deadline)
 
-    def _contribute(self, outcome: Outcome, partial: Partial) -> Verdict:
+    def _contribute(self, outcome: Outcome, task: GroupTask, partial: Partial) -> Verdict:
         """Judge one client's decoded update, sum it and commit its state."""
         view, client = outcome.view, outcome.member.client
         remembered = self.algorithm.remembered(view.state)
@@ -197,7 +197,7 @@ class Worker:
             with self.spans.of("sum"):
                 partial.add(received.terms, outcome.member.weights)
             with self.spans.of("write state"):
-                self.store.write(client, view.round, state, outcome.member.last)
+                self.store.write(client, view.round, state, outcome.member.last, task.kept)
         return received.verdict
 
     def _decoded(self, outcome: Outcome) -> Update:

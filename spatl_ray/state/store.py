@@ -18,16 +18,18 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
 
+from spatl_ray.arrays import Integers
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
 from spatl_ray.state.cache import Cache
 from spatl_ray.state.form import Form
+from spatl_ray.state.undo import UndoLog, is_needed, sync_file
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -56,6 +58,7 @@ class StateStore:
         self._schema = zlib.crc32(str(self._form).encode())
         self._slot = _HEADER.size + self._form.size
         self._length = 2 * self._slot * CLIENTS_A_SHARD
+        self.undo = UndoLog(undo_folder(folder))
 
     def read(self, client: int, written: int) -> ClientState:
         """The client's state as it was written in round `written`; the initial one for -1.
@@ -70,7 +73,14 @@ class StateStore:
             return dict(self.initial)
         return self._arrays(self.record(client, written))
 
-    def write(self, client: int, round_: int, state: Mapping[str, np.ndarray], last: int) -> None:
+    def write(
+        self,
+        client: int,
+        round_: int,
+        state: Mapping[str, np.ndarray],
+        last: int,
+        kept: Sequence[int] = (),
+    ) -> None:
         """Write the client's state after `round_`, beside the one of round `last`, which stays.
 
         So a round that is repeated reads what it read the first time.
@@ -80,6 +90,7 @@ class StateStore:
             round_: the round that ends with this state.
             state: arrays with the names, shapes and dtypes of the initial state.
             last: the round of the state that this one follows, -1 for the initial one.
+            kept: rounds of checkpoints that can be restored: what they need is not lost.
 
         Raises:
             StateError: the arrays do not fit, or the state of round `last` is not there: a call that
@@ -92,7 +103,10 @@ class StateStore:
         with self._opened(path) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
             slot = _slot_beside(rounds, round_, last, path, client)
-            self._put(descriptor, record, offset + slot * self._slot)
+            place = offset + slot * self._slot
+            if is_needed(rounds[slot], last, kept):
+                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+            self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
 
     def record(self, client: int, written: int) -> bytes:
@@ -115,7 +129,7 @@ class StateStore:
         self.cache.put(client, written, record)
         return record
 
-    def keep(self, client: int, record: bytes) -> None:
+    def keep(self, client: int, record: bytes, kept: Sequence[int] = ()) -> None:
         """Hold a record of another node's store, instead of the older of the two that are here.
 
         One that is here already is left alone.
@@ -136,9 +150,75 @@ class StateStore:
             rounds = self._rounds(descriptor, offset, path, client)
             if round_ in rounds:
                 return
-            older = _older_slot(rounds, round_, path, client)
-            self._put(descriptor, record, offset + older * self._slot)
+            slot = _older_slot(rounds, round_, path, client)
+            place, other = offset + slot * self._slot, rounds[1 - slot]
+            if other is not None and is_needed(rounds[slot], other, kept):
+                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+            self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
+
+    def restore(self, last: Integers) -> None:
+        """Go back to a checkpoint: each client has the state of the round that is given, and none after it.
+
+        Args:
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+
+        Raises:
+            StateError: a state is neither in its slots nor among what was kept of them.
+        """
+        if not self.initial:
+            return
+        self.cache = Cache(self.cache.most)
+        undone: dict[int, bytes] = {}
+        for client, record in self.undo.entries():
+            path, _ = self._place(client)
+            if self._round(record[: _HEADER.size], path, client) == last[client]:
+                undone[client] = record
+        for shard in range(-(-len(last) // CLIENTS_A_SHARD)):
+            first = shard * CLIENTS_A_SHARD
+            self._restore_shard(first, last[first : first + CLIENTS_A_SHARD], undone)
+
+    def _restore_shard(self, first: int, last: Integers, undone: Mapping[int, bytes]) -> None:
+        """Restore the clients of one file."""
+        path, _ = self._place(first)
+        if not path.exists() and (last < 0).all():
+            return
+        with self._opened(path) as descriptor:
+            for client, written in enumerate(last.tolist(), start=first):
+                self._restore_client(descriptor, client, written, undone.get(client))
+
+    def _restore_client(
+        self, descriptor: int, client: int, written: int, undone: bytes | None
+    ) -> None:
+        """Have one slot hold the state of a round, and none a later or a damaged one."""
+        path, offset = self._place(client)
+        places = (offset, offset + self._slot)
+        rounds = [self._whole(descriptor, place, path, client) for place in places]
+        kept = [found is not None and found <= written for found in rounds]
+        for place, stays in zip(places, kept, strict=True):
+            if not stays and any(os.pread(descriptor, _HEADER.size, place)):
+                os.pwrite(descriptor, bytes(_HEADER.size), place)
+        if written < 0 or written in rounds:
+            return
+        if undone is None:
+            raise StateError(
+                f"{path}: the state of client {client} after round {written} is lost: neither its slots "
+                f"nor {self.undo.folder} hold it"
+            )
+        self._put(descriptor, undone, places[kept.index(False) if False in kept else 0])
+
+    def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
+        """The round of a slot's record, None without one or if it is damaged."""
+        header = os.pread(descriptor, _HEADER.size, place)
+        if not any(header):
+            return None
+        record = os.pread(descriptor, self._slot, place)
+        try:
+            found = self._round(header, path, client)
+            _check_arrays(record, path, client)
+        except StateError:
+            return None
+        return found
 
     def forget(self) -> None:
         """Remove all states, as those of an earlier run of the same name."""
@@ -170,7 +250,7 @@ class StateStore:
     def _place(self, client: int) -> tuple[Path, int]:
         """A client's shard file and its offset in it."""
         shard, row = divmod(client, CLIENTS_A_SHARD)
-        return self.folder / f"shard-{shard:06d}.bin", row * 2 * self._slot
+        return _shard_file(self.folder, shard), row * 2 * self._slot
 
     def _rounds(self, descriptor: int, offset: int, path: Path, client: int) -> list[int | None]:
         """The rounds of a client's two slots, None for one that was never written."""
@@ -255,3 +335,31 @@ def _refuse_late(rounds: list[int | None], round_: int, path: Path, client: int)
             f"{path}: the state of client {client} after round {round_} comes too late: the two "
             f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
         )
+
+
+def sync_states(folder: Path, clients: Integers) -> None:
+    """Have the disk hold the states of some clients, whoever wrote them, and what was kept of older ones.
+
+    Args:
+        folder: of the shard files.
+        clients: which, shape (n,).
+    """
+    UndoLog(undo_folder(folder)).sync()
+    for shard in np.unique(clients // CLIENTS_A_SHARD).tolist():
+        path = _shard_file(folder, shard)
+        if path.exists():
+            sync_file(path)
+
+
+def forget_undone(folder: Path, oldest: int) -> None:
+    """Remove what only checkpoints before round `oldest` need."""
+    UndoLog(undo_folder(folder)).forget(oldest)
+
+
+def undo_folder(folder: Path) -> Path:
+    """Where overwritten records are kept."""
+    return folder / "undo"
+
+
+def _shard_file(folder: Path, shard: int) -> Path:
+    return folder / f"shard-{shard:06d}.bin"

@@ -14,8 +14,7 @@ from small_runs import small
 from spatl_ray import run
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
-from spatl_ray.engine import rounds
-from spatl_ray.engine.rounds import prepare
+from spatl_ray.engine.prepare import prepare
 from spatl_ray.errors import ConfigError, ResultsError, SpatlError
 
 WRONG: dict[str, Any] = {
@@ -77,7 +76,7 @@ def test_the_same_config_on_other_data_replaces_nothing(
     other = replace(dataset, train_x=(dataset.train_x + np.float32(1)))
     again = small(tmp_path, rounds=1, results={"folder": str(tmp_path), "overwrite": True})
     with monkeypatch.context() as changed:
-        changed.setattr(rounds, "load_dataset", lambda *given: other)
+        changed.setattr("spatl_ray.engine.prepare.load_dataset", lambda *given: other)
         with pytest.raises(ResultsError, match=r"is one of other data .* another name"):
             run(again)
     run(again)

@@ -19,7 +19,7 @@ from spatl_ray import run
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.memory import with_memory
-from spatl_ray.engine.rounds import prepare
+from spatl_ray.engine.prepare import prepare
 from spatl_ray.errors import ConfigError, ResultsError
 from spatl_ray.experiments import experiment_from
 from spatl_ray.results.schema import unmeasured

@@ -16,7 +16,7 @@ from spatl_ray import run
 from spatl_ray.config import Experiment
 from spatl_ray.engine.clock import round_seconds, surplus
 from spatl_ray.engine.messages import ClientReport
-from spatl_ray.engine.rounds import prepare
+from spatl_ray.engine.prepare import prepare
 from spatl_ray.errors import ConfigError
 from spatl_ray.federation.devices import Times
 

@@ -18,7 +18,7 @@ from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import federate
 from spatl_ray.engine.backend import SerialBackend
 from spatl_ray.engine.folders import state_folder
-from spatl_ray.engine.rounds import prepare
+from spatl_ray.engine.prepare import prepare
 from spatl_ray.errors import ConfigError
 
 ALGORITHMS: dict[str, dict[str, Any]] = {

@@ -1,0 +1,116 @@
+"""Where a Ray run's client states lie: in a folder that all nodes share, or on two nodes' disks each."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any
+from uuid import uuid4
+
+from spatl_ray.arrays import Integers
+from spatl_ray.engine.messages import EvaluationTask, GroupTask
+from spatl_ray.engine.mirror import Mirror
+from spatl_ray.errors import ConfigError
+from spatl_ray.places import write_whole
+from spatl_ray.state.store import forget_undone, sync_states
+
+
+class PlacedStates:
+    """Moves, saves and takes back client states through the workers that hold them.
+
+    Args:
+        workers: the ClientActors.
+        nodes: the name of each one's node.
+        held: what their methods take first.
+        get: waits for what they return, with this package's errors.
+        folder: of the states.
+        mirrored: the number of clients, if each node keeps states of its own; else None.
+
+    Raises:
+        ConfigError: a node does not see the folder, or there is none to mirror on.
+    """
+
+    def __init__(
+        self,
+        workers: Sequence[Any],
+        nodes: Sequence[object],
+        held: Sequence[Any],
+        get: Callable[[Any], Any],
+        folder: Path,
+        mirrored: int | None,
+    ) -> None:
+        self._held, self._get, self._folder = held, get, folder
+        firsts = {node: worker for worker, node in zip(workers, nodes, strict=True)}
+        self._firsts = list(firsts.values())
+        self._mirror = None
+        if mirrored is not None:
+            self._mirror = Mirror(workers, nodes, held, mirrored)
+        elif len(firsts) > 1:
+            self._check_shared(firsts)
+
+    def _check_shared(self, firsts: dict[object, Any]) -> None:
+        """A client's next round may be on any node: its state must be there."""
+        # Beside the run's own folder, which a run that replaces another removes.
+        mark = self._folder.parent / f".{self._folder.name}.{uuid4().hex}"
+        write_whole(mark, b"")
+        try:
+            seen = self._get([worker.sees.remote(mark) for worker in firsts.values()])
+        finally:
+            mark.unlink()
+        blind = [str(node) for node, sees in zip(firsts, seen, strict=True) if not sees]
+        if blind:
+            raise ConfigError(
+                "engine.state_folder must be a folder that all nodes share, or clients must be trained on "
+                f"one node; got {str(self._folder.parent)!r}, which is not there on node(s) "
+                f"{', '.join(sorted(blind))}"
+            )
+
+    def bring(
+        self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]], kept: Sequence[int] = ()
+    ) -> None:
+        """Before tasks, each with its worker's index: have it find its clients' states on its node.
+
+        Args:
+            tasks: the tasks.
+            kept: rounds of the checkpoints that can be restored; nothing keeps the last ones.
+        """
+        if self._mirror is not None:
+            self._mirror.kept = tuple(kept) or self._mirror.kept
+            self._mirror.bring(tasks)
+
+    def copy(self, tasks: Sequence[GroupTask], accepted: Collection[int]) -> list[Any]:
+        """After a round: references to copies of its new states, with which it counts."""
+        return [] if self._mirror is None else self._mirror.copy(tasks, accepted)
+
+    def forget(self) -> None:
+        """Remove the states of an earlier run."""
+        self._get([worker.forget.remote(self._held) for worker in self._firsts])
+
+    def restore(self, last: Integers) -> None:
+        """Go back to a checkpoint.
+
+        Args:
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+
+        Raises:
+            ConfigError: states are mirrored.
+        """
+        if self._mirror is not None:
+            raise ConfigError(
+                "engine.state_mirror must be false for a run that goes on from a checkpoint, got true: which "
+                "node holds which state is not saved"
+            )
+        self._get(self._firsts[0].restore.remote(self._held, last))
+
+    def sync(self, clients: Integers) -> None:
+        """Have the disk hold the states of some clients; a mirrored one is on two disks anyway."""
+        if self._mirror is None:
+            sync_states(self._folder, clients)
+
+    def forget_before(self, oldest: int) -> None:
+        """No checkpoint before this round is restored any more."""
+        if self._mirror is None:
+            forget_undone(self._folder, oldest)
+            return
+        for worker in self._firsts:
+            worker.forget_before.remote(self._held, oldest)

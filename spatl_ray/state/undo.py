@@ -1,0 +1,87 @@
+"""Records that a later round has overwritten, kept while a checkpoint may need them.
+
+A client state has two slots, so that the last two rounds of a client can be read. A checkpoint may be
+older. Before a record that a kept checkpoint needs is overwritten, its bytes are appended here:
+
+    file  = undo/SEGMENT-TOKEN.bin; SEGMENT is the newest kept checkpoint, TOKEN a process's own
+    entry = magic (4 bytes), client (i64), length (u32), the record
+
+A record carries its own round and checksums. What a process wrote when it was killed is cut off.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from uuid import uuid4
+
+_ENTRY = struct.Struct("<4sqI")
+_MAGIC = b"UNDO"
+
+
+def is_needed(written: int | None, after: int, kept: Sequence[int]) -> bool:
+    """Whether a record is a client's last one at some checkpoint.
+
+    Args:
+        written: the round of the record, None if there is none.
+        after: the round of the client's next record, -1 for none.
+        kept: rounds of the checkpoints.
+    """
+    return written is not None and any(written <= round_ < after for round_ in kept)
+
+
+class UndoLog:
+    """The entries of one folder; each process appends to files of its own.
+
+    Args:
+        folder: of the files.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._token = uuid4().hex[:8]
+
+    def append(self, client: int, record: bytes, kept: Sequence[int]) -> None:
+        """Keep a record, before its place is overwritten."""
+        self.folder.mkdir(parents=True, exist_ok=True)
+        entry = _ENTRY.pack(_MAGIC, client, len(record)) + record
+        with (self.folder / f"{max(kept):06d}-{self._token}.bin").open("ab") as file:
+            file.write(entry)
+
+    def entries(self) -> Iterator[tuple[int, bytes]]:
+        """Client and record of every whole entry, in no order."""
+        for path in self.files():
+            data = path.read_bytes()
+            start = 0
+            while start + _ENTRY.size <= len(data):
+                magic, client, length = _ENTRY.unpack_from(data, start)
+                start += _ENTRY.size
+                if magic != _MAGIC or start + length > len(data):
+                    break
+                yield client, data[start : (start := start + length)]
+
+    def forget(self, oldest: int) -> None:
+        """Remove what only checkpoints before round `oldest` need."""
+        for path in self.files():
+            if int(path.name.partition("-")[0]) < oldest:
+                path.unlink(missing_ok=True)
+
+    def files(self) -> list[Path]:
+        """The files, of all processes."""
+        return sorted(self.folder.glob("*-*.bin"))
+
+    def sync(self) -> None:
+        """Have the disk hold all entries."""
+        for path in self.files():
+            sync_file(path)
+
+
+def sync_file(path: Path) -> None:
+    """Have the disk hold what any process wrote to a file."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

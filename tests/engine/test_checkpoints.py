@@ -1,0 +1,237 @@
+"""Checkpoint files: whole or not at all, found out when damaged, on disks and on S3."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from broken_off import Watch, broken_off, experiment_of, without_history
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from identity import assert_identical, everything
+from pyarrow import fs
+from safetensors.numpy import save
+
+from spatl_ray import resume, run
+from spatl_ray.engine.checkpoint import MAGIC, Checkpoint, Checkpoints, from_bytes
+from spatl_ray.engine.folders import checkpoint_folder
+from spatl_ray.errors import ConfigError, SpatlError, StateError
+
+
+def checkpoint(round_: int) -> Checkpoint:
+    server = {"model": np.arange(7, dtype=np.float32) + round_, "none": np.zeros((0, 3))}
+    driver = {"last": np.array([round_, -1]), "cost normal": np.eye(2)}
+    return Checkpoint(round_, server, driver, {"ledger": {"bytes_up": 2**40}, "lost": 0})
+
+
+def equal(one: Checkpoint, other: Checkpoint) -> bool:
+    def flat(each: Checkpoint) -> dict[str, Any]:
+        return {f"{p}/{n}": a for p in ("server", "driver") for n, a in getattr(each, p).items()}
+
+    assert_identical(flat(one), flat(other))
+    facts = {k: v for k, v in one.facts.items() if k != "round"}
+    return one.round == other.round and facts == {
+        k: v for k, v in other.facts.items() if k != "round"
+    }
+
+
+@pytest.fixture
+def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """A bucket of a real S3 protocol server."""
+    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
+    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
+    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    program = Path(sys.executable).with_name("moto_server")
+    command = [str(program), "-H", "127.0.0.1", "-p", str(port)]
+    with (tmp_path / "s3.log").open("wb") as log:
+        process = subprocess.Popen(command, stdout=log, stderr=log)
+    query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
+    try:
+        before = time.monotonic()
+        while True:
+            try:
+                files, _ = fs.FileSystem.from_uri(f"s3://bucket?{query}")
+                files.create_dir("bucket")
+                break
+            except OSError:
+                assert process.poll() is None
+                assert time.monotonic() - before < 60
+                time.sleep(0.2)
+        yield f"s3://bucket/some/where?{query}"
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
+    files = Checkpoints(str(tmp_path / "new" / "place"), keep=2)
+    assert files.newest() == (None, [])
+    for round_ in range(5):
+        kept = files.save(checkpoint(round_))
+        assert kept == [k for k in (round_ - 1, round_) if k >= 0] == files.rounds()
+    found, faults = files.newest()
+    assert found is not None
+    assert equal(found, checkpoint(4))
+    assert faults == []
+    files.save(checkpoint(2))  # a run that went back
+    assert files.rounds() == [2]
+    files.clear()
+    assert not (tmp_path / "new" / "place").exists()
+
+
+@given(st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_damage_is_found_out(data: st.DataObject) -> None:
+    whole = checkpoint(3).to_bytes()
+    damaged = bytearray(whole)
+    kind = data.draw(st.sampled_from(["flip", "cut", "grow"]))
+    if kind == "flip":
+        place = data.draw(st.integers(0, len(whole) - 1))
+        damaged[place] ^= data.draw(st.integers(1, 255))
+    elif kind == "cut":
+        del damaged[data.draw(st.integers(0, len(whole) - 1)) :]
+    else:
+        damaged += data.draw(st.binary(min_size=1, max_size=64))
+    with pytest.raises(StateError, match="the file must"):
+        from_bytes(bytes(damaged), "the file")
+
+
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"\xff" * 40,
+        save({"x": np.zeros(3)}),
+        save({"x": np.zeros(3)}, {"facts": "{"}),
+        save({"server/x": np.zeros(3)}, {"facts": "{}"}),
+        save({"x": np.zeros(3)}, {"facts": json.dumps({"round": 3})}),
+    ],
+)
+def test_a_sound_checksum_over_something_else_is_refused(content: bytes) -> None:
+    import hashlib
+
+    with pytest.raises(StateError, match="the file must hold a run's"):
+        from_bytes(MAGIC + hashlib.sha256(content).digest() + content, "the file")
+
+
+def test_files_of_others_stay(tmp_path: Path) -> None:
+    files = Checkpoints(str(tmp_path), keep=1)
+    (tmp_path / "notes.txt").write_text("mine")
+    (tmp_path / "round-1.ckpt").write_text("mine")
+    files.save(checkpoint(0))
+    files.save(checkpoint(1))
+    files.clear()
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "round-1.ckpt"]
+
+
+def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
+    with pytest.raises(StateError, match=r"checkpoints.folder must be reached, got"):
+        Checkpoints("nowhere://bucket", 1)
+    (tmp_path / "file").touch()
+    with pytest.raises(StateError, match=r"checkpoints.folder must be written"):
+        Checkpoints(str(tmp_path / "file"), 1).save(checkpoint(0))
+    for place in (
+        str(tmp_path / "file"),
+        "s3://bucket/x?endpoint_override=127.0.0.1:1&scheme=http",
+    ):
+        experiment = experiment_of(tmp_path / "results", "fedavg", checkpoints={"folder": place})
+        with pytest.raises(SpatlError, match=r"checkpoints.folder must be"):
+            run(experiment)
+    assert not list((tmp_path / "results").rglob("*.parquet"))
+    for field, value in (("every", -1), ("keep", 0), ("seconds", -1.0), ("folder", "")):
+        with pytest.raises(ConfigError, match=f"checkpoints.{field}"):
+            experiment_of(tmp_path, "fedavg", checkpoints={field: value})
+
+
+def _can_mount() -> bool:
+    if shutil.which("unshare") is None:
+        return False
+    tried = subprocess.run(
+        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
+    )
+    return tried.returncode == 0
+
+
+FULL = """
+import sys
+sys.path[:0] = {paths!r}
+import numpy as np
+from test_checkpoints import checkpoint
+from dataclasses import replace
+from spatl_ray.engine.checkpoint import Checkpoints
+from spatl_ray.errors import StateError
+files = Checkpoints({place!r}, 2)
+files.save(checkpoint(0))
+large = replace(checkpoint(1), server={{"model": np.zeros(2**20)}})
+try:
+    files.save(large)
+except StateError as error:
+    assert "No space left" in str(error), error
+else:
+    raise AssertionError("a full disk was not noticed")
+found, faults = files.newest()
+assert found.round == 0 and faults == [] and files.rounds() == [0]
+import os
+assert os.listdir({place!r}) == ["round-000000.ckpt"]
+"""
+
+
+@pytest.mark.skipif(not _can_mount(), reason="no disk can be mounted here")
+def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
+    """A disk of one megabyte, in a mount namespace of its own."""
+    place = tmp_path / "small"
+    place.mkdir()
+    code = FULL.format(paths=[str(Path(__file__).parent), *sys.path], place=str(place))
+    script = tmp_path / "full.py"
+    script.write_text(code)
+    command = f'mount -t tmpfs -o size=1m none "{place}" && exec "{sys.executable}" "{script}"'
+    done = subprocess.run(
+        ["unshare", "--mount", "sh", "-c", command], capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
+
+
+@pytest.mark.integration
+def test_a_run_goes_on_from_s3(tmp_path: Path, s3: str) -> None:
+    place = {"folder": s3}
+    experiment = experiment_of(tmp_path / "here", "scaffold", checkpoints=place)
+    broken_off(experiment, after=4)
+    files = Checkpoints(checkpoint_folder(experiment), 2)
+    assert files.rounds() == [2, 3]
+    assert not (tmp_path / "here" / "checkpoints").exists()
+    stored, folder = fs.FileSystem.from_uri(s3)
+    path = f"{folder}/run_id={experiment.run_id}/round-000003.ckpt"
+    with stored.open_input_file(path) as file:
+        content = file.read()
+    with stored.open_output_stream(path) as file:
+        file.write(content[:-1])
+    watch = Watch()
+    resume(tmp_path / "here", experiment.run_id, callbacks=[watch])
+    assert watch.rounds == [3, 4, 5]
+    assert watch.events[1]["kind"] == "damaged checkpoint"
+    assert files.rounds() == []
+    plain = experiment_of(tmp_path / "there", "scaffold")
+    run(plain)
+    assert_identical(without_history(everything(experiment)), without_history(everything(plain)))
+
+
+def test_the_environment_tells_no_secret(tmp_path: Path) -> None:
+    """What S3 needs comes from the environment, not from the config that results record."""
+    place = "s3://bucket/x?endpoint_override=127.0.0.1:1"
+    experiment = experiment_of(tmp_path, "fedavg", checkpoints={"folder": place})
+    folder = checkpoint_folder(experiment)
+    assert folder == f"s3://bucket/x/run_id={experiment.run_id}?endpoint_override=127.0.0.1:1"
+    assert os.environ.get("AWS_SECRET_ACCESS_KEY", "none") not in experiment.model_dump_json()

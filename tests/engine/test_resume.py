@@ -1,0 +1,187 @@
+"""A run that was broken off and goes on is the run that was never broken off."""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import pytest
+from broken_off import (
+    ALGORITHMS,
+    ROUNDS,
+    Watch,
+    broken_off,
+    experiment_of,
+    started_or_resumed,
+    without_history,
+)
+from identity import assert_identical, everything
+
+from spatl_ray import resume, run
+from spatl_ray.callbacks import Callback
+from spatl_ray.config import Experiment
+from spatl_ray.engine.checkpoint import Checkpoints
+from spatl_ray.engine.folders import checkpoint_folder, state_folder
+from spatl_ray.errors import ResultsError, StateError
+
+pytestmark = pytest.mark.integration
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]:
+    """Runs that were never broken off."""
+    found = {}
+    for name in ALGORITHMS:
+        experiment = experiment_of(tmp_path_factory.mktemp(name), name, checkpoints={"every": 0})
+        run(experiment)
+        found[name] = without_history(everything(experiment))
+    return found
+
+
+@pytest.mark.parametrize("every", [1, 2, 3])
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_it_goes_on_from_a_checkpoint(
+    tmp_path: Path, whole: dict[str, dict[str, Any]], name: str, every: int
+) -> None:
+    """Broken off after round 4, before that round's checkpoint."""
+    experiment = experiment_of(tmp_path, name, checkpoints={"every": every})
+    broken_off(experiment, after=4)
+    watch = Watch()
+    resume(tmp_path, experiment.run_id, callbacks=[watch])
+    first = {1: 4, 2: 4, 3: 3}[every]
+    assert watch.rounds == list(range(first, ROUNDS))
+    assert [(e["kind"], e["message"]) for e in watch.events][:1] == [
+        ("resumed", f"from round {first} on")
+    ]
+    assert_identical(without_history(everything(experiment)), whole[name])
+    assert not Path(checkpoint_folder(experiment)).exists()
+    assert not list(state_folder(experiment).rglob("undo/*"))
+
+
+def test_it_begins_again_without_a_checkpoint(
+    tmp_path: Path, whole: dict[str, dict[str, Any]]
+) -> None:
+    experiment = experiment_of(tmp_path, "scaffold", checkpoints={"every": 0})
+    broken_off(experiment, after=2)
+    watch = Watch()
+    resume(tmp_path, experiment.run_id, callbacks=[watch])
+    assert watch.rounds == list(range(ROUNDS))
+    assert_identical(without_history(everything(experiment)), whole["scaffold"])
+
+
+def test_an_interrupted_run_loses_no_round(
+    tmp_path: Path, whole: dict[str, dict[str, Any]]
+) -> None:
+    """Checkpoints are due every hour; Ctrl-C takes one."""
+    experiment = experiment_of(tmp_path, "agent", checkpoints={"seconds": 3600.0})
+
+    class Interrupt(Callback):
+        def clients_done(self, round_: int, done: int, cohort: int) -> None:
+            if round_ == 3:
+                raise KeyboardInterrupt
+
+    assert run(experiment, callbacks=[Interrupt()]).status == "interrupted"
+    watch = Watch()
+    resume(tmp_path, experiment.run_id, callbacks=[watch])
+    assert watch.rounds == [3, 4, 5]
+    assert_identical(without_history(everything(experiment)), whole["agent"])
+
+
+def test_a_damaged_checkpoint_is_passed_over(
+    tmp_path: Path, whole: dict[str, dict[str, Any]]
+) -> None:
+    experiment = experiment_of(tmp_path, "agent", checkpoints={"keep": 3})
+    broken_off(experiment, after=4)
+    folder = Path(checkpoint_folder(experiment))
+    assert [path.name for path in sorted(folder.iterdir())] == [
+        f"round-{round_:06d}.ckpt" for round_ in (1, 2, 3)
+    ]
+    data = bytearray((folder / "round-000003.ckpt").read_bytes())
+    data[len(data) // 2] ^= 1
+    (folder / "round-000003.ckpt").write_bytes(data)
+    (folder / "round-000002.ckpt").write_bytes(b"")
+    watch = Watch()
+    resume(tmp_path, experiment.run_id, callbacks=[watch])
+    assert watch.rounds == [2, 3, 4, 5]
+    assert [event["kind"] for event in watch.events[:3]] == [
+        "resumed",
+        "damaged checkpoint",
+        "damaged checkpoint",
+    ]
+    assert_identical(without_history(everything(experiment)), whole["agent"])
+
+
+def test_a_lost_state_is_said_before_anything_is_done(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, "scaffold")
+    broken_off(experiment, after=4)
+    for path in state_folder(experiment).rglob("*.bin"):
+        path.unlink()
+    before = pd.read_parquet(tmp_path / "rounds")
+    with pytest.raises(StateError, match=r"the state of client \d+ after round \d is lost"):
+        resume(tmp_path, experiment.run_id)
+    pd.testing.assert_frame_equal(pd.read_parquet(tmp_path / "rounds"), before)
+
+
+def test_what_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    experiment = experiment_of(tmp_path, "fedavg")
+    with pytest.raises(ResultsError, match="RUN must be a run in"):
+        resume(tmp_path, experiment.run_id)
+    broken_off(experiment, after=2)
+    from spatl_ray.engine import resume as module
+
+    now = dict(module.versions())
+    monkeypatch.setattr(module, "versions", lambda: {**now, "torch": "1.0"})
+    with pytest.raises(ResultsError, match=r"software that it began with, got torch 1.0 instead"):
+        resume(tmp_path, experiment.run_id)
+    resume(tmp_path, experiment.run_id, force=True)
+    with pytest.raises(ResultsError, match="must not have finished, got status 'finished'"):
+        resume(tmp_path, experiment.run_id)
+
+
+def killed_again_and_again(
+    folder: Path, name: str, moments: Sequence[float], **fields: Any
+) -> Experiment:
+    """A run whose process is killed so many seconds after each start, until it ends."""
+    for moment in moments:
+        process = started_or_resumed(folder, name, fields)
+        started = time.monotonic()
+        while not list(folder.rglob("checkpoints/*/*.ckpt")) and process.poll() is None:
+            time.sleep(0.005)
+            assert time.monotonic() - started < 120
+        time.sleep(moment)
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+    experiment = experiment_of(folder, name, **fields)
+    status = pd.read_parquet(folder / "runs")["status"].iloc[0]
+    if status != "finished":
+        resume(folder, experiment.run_id)
+    return experiment
+
+
+@pytest.mark.parametrize("name", ALGORITHMS)
+def test_a_killed_process_loses_nothing(
+    tmp_path: Path, whole: dict[str, dict[str, Any]], name: str
+) -> None:
+    moments = np.random.default_rng(len(name)).uniform(0, 0.4, size=3).tolist()
+    experiment = killed_again_and_again(tmp_path, name, moments)
+    assert_identical(without_history(everything(experiment)), whole[name])
+
+
+def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, "scaffold")
+    broken_off(experiment, after=3)
+    files = Checkpoints(checkpoint_folder(experiment), 2)
+    found, faults = files.newest()
+    assert faults == []
+    assert found is not None
+    assert found.round == 2
+    data = (Path(checkpoint_folder(experiment)) / "round-000002.ckpt").read_bytes()
+    assert data[:12] == b"SPATLCKPT_01"
+    assert b"pickle" not in data
