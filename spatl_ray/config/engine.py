@@ -6,7 +6,7 @@ from typing import Annotated, Any, Literal, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from spatl_ray.config.base import Count, NonNegative, Strict, one_of
+from spatl_ray.config.base import Count, NonNegative, Positive, Strict, one_of
 
 
 class Engine(Strict):
@@ -28,6 +28,10 @@ class Engine(Strict):
             with it.
         state_mirror: each node keeps states in a folder of its own in that place, for instance on its own
             disk, and a second node keeps a copy; a round counts when all copies are there.
+        on_client_failure: what is done about a client that raises, takes too long, or takes its process
+            along: `retry` it once, `skip` it in this round, or `abort` the run.
+        client_timeout: seconds after which a client is given up, or None; with it, who takes part depends on
+            how fast the machine is.
         profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 
@@ -41,6 +45,8 @@ class Engine(Strict):
     state_cache: Annotated[int, Field(ge=0, lt=2**63)] = 64 * 2**20
     state_folder: Annotated[str, Field(min_length=1)] | None = None
     state_mirror: bool = False
+    on_client_failure: Literal["retry", "skip", "abort"] = "skip"
+    client_timeout: Positive | None = None
     profile: bool = False
 
     @model_validator(mode="after")

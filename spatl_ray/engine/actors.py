@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,6 +16,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.aggregator import Aggregator
+from spatl_ray.engine.attempts import Attempts
 from spatl_ray.engine.device import choose_device
 from spatl_ray.engine.messages import (
     BroadcastBytes,
@@ -52,6 +54,12 @@ class Job:
     data: FederatedData
     states: Path
     paths: tuple[str, ...]
+    token: str
+
+
+def attempts_folder(token: str) -> Path:
+    """Where each node's workers note what they are at; `token` names the run."""
+    return Path(tempfile.gettempdir()) / f"spatl_ray-{token}"
 
 
 Held = Sequence[Any]
@@ -76,8 +84,14 @@ class ClientActor:
             extend_path(job.paths)
             device = choose_device(job.experiment.engine)
             states = job.states / _node() if job.experiment.engine.state_mirror else job.states
-            self._ready = Worker(job.experiment, job.data, states, device, self._name)
+            attempts = self._attempts(job)
+            self._ready = Worker(job.experiment, job.data, states, device, self._name, attempts)
         return self._ready
+
+    def _attempts(self, job: Job) -> Attempts:
+        """Of the processes that had this name in the same run on this node."""
+        file = attempts_folder(job.token) / f"{self._name}.json"
+        return Attempts(file, ray.get_runtime_context().was_current_actor_reconstructed)
 
     def facts(self, held: Held) -> Facts:
         """What the driver must know before the first round."""

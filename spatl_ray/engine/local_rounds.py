@@ -10,12 +10,13 @@ import torch
 
 from spatl_ray import seeding
 from spatl_ray.algorithms.base import ClientView
+from spatl_ray.engine.attempts import Attempts, ClientDiedError, limited
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.evaluation import Evaluator
 from spatl_ray.engine.messages import BroadcastBytes, ClientReport, GroupTask, Member, PanelMember
 from spatl_ray.engine.outcome import Outcome, check_finite, report_of_failed, simulated_times
 from spatl_ray.engine.profile import Spans
-from spatl_ray.errors import AggregationError, ConfigError, StateError, WireError
+from spatl_ray.errors import AggregationError, ConfigError, EngineError, StateError, WireError
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.local import Job, LocalResult, Trainer, go_together
 from spatl_ray.update import Parts, Update
@@ -47,6 +48,7 @@ class LocalRounds:
         evaluator: scores models, and holds the samples.
         store: of client states.
         spans: what is done is noted there.
+        attempts: of earlier processes of the worker.
     """
 
     def __init__(
@@ -56,6 +58,7 @@ class LocalRounds:
         evaluator: Evaluator,
         store: StateStore,
         spans: Spans,
+        attempts: Attempts,
     ) -> None:
         self.blueprint = blueprint
         self.algorithm = blueprint.algorithm
@@ -64,6 +67,10 @@ class LocalRounds:
         self.population = evaluator.population
         self.store = store
         self.spans = spans
+        self.attempts = attempts
+        engine = blueprint.experiment.engine
+        self._rule, self._timeout = engine.on_client_failure, engine.client_timeout
+        self._tries = 2 if self._rule == "retry" else 1
 
     def all_of(self, task: GroupTask, broadcast: BroadcastBytes) -> Iterator[tuple[Member, Tried]]:
         """Train the members of a group, one batch of clients after the other.
@@ -72,13 +79,46 @@ class LocalRounds:
         """
         common = self.decode(broadcast.common, task.round)
         for batch in task.batches:
-            found = self._together(task, batch, common, broadcast) if len(batch) > 1 else None
+            alone = len(batch) == 1 or self.attempts.careful
+            found = None if alone else self._together(task, batch, common, broadcast)
             if found is not None:
                 yield from zip(batch, found, strict=True)
                 continue
             for member in batch:
-                alone = partial(self._alone, task, member, common, broadcast)
-                yield member, self._tried(task, member, broadcast, alone)
+                yield member, self._tried_again(task, member, common, broadcast)
+
+    def _tried_again(
+        self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
+    ) -> Tried:
+        """What a client gives, as often as the config says, or the report of why it failed.
+
+        Raises:
+            EngineError: it failed, and the config says that the run ends then.
+        """
+        client, tried = member.client, 0
+        alone = partial(self._alone, task, member, common, broadcast)
+        found: Tried | None = self._after_deaths(task, member, broadcast)
+        while found is None or (_has_failed(found) and 0 < tried < self._tries):
+            with self.attempts.noted(task.round, client):
+                found = self._tried(task, member, broadcast, alone)
+            tried += 1
+        if self._rule == "abort" and isinstance(found, ClientReport) and _has_failed(found):
+            raise EngineError(
+                f"client {client} failed in round {task.round}, and engine.on_client_failure is abort: "
+                f"{found.reason}"
+            )
+        return found
+
+    def _after_deaths(
+        self, task: GroupTask, member: Member, broadcast: BroadcastBytes
+    ) -> ClientReport | None:
+        """The report of a client that took processes along, as many as it is given; else None."""
+        deaths = self.attempts.deaths(task.round, member.client)
+        if deaths < self._tries:
+            return None
+        processes = "process" if deaths == 1 else f"{deaths} processes"
+        error = ClientDiedError(f"its {processes} died")
+        return report_of_failed(error, task, member, broadcast.size(member.client))
 
     def _tried(
         self,
@@ -89,7 +129,8 @@ class LocalRounds:
     ) -> Tried:
         """What an action for one client gives, or the report of why it failed."""
         try:
-            with self.spans.of(f"client {member.client}"):
+            limit = limited(self._timeout, kill=self.attempts.replaceable)
+            with self.spans.of(f"client {member.client}"), limit:
                 return action()
         except Exception as error:
             if _is_of_the_machine(error):
@@ -134,7 +175,9 @@ class LocalRounds:
             turns = list(zip(*jobs, strict=True))
             if not all(map(go_together, turns)):
                 return None
-            with self.spans.of(f"train {len(batch)} clients"):
+            seconds = None if self._timeout is None else self._timeout * len(batch)
+            limit = limited(seconds, kill=self.attempts.replaceable)
+            with self.spans.of(f"train {len(batch)} clients"), limit:
                 steps = [self.trainer.train(turn, task.lr) for turn in turns]
         except Exception as error:
             if _is_of_the_machine(error):
@@ -233,6 +276,11 @@ class LocalRounds:
                 f"a broadcast of round {round_} is needed, got one of {broadcast.round}"
             )
         return broadcast.parts
+
+
+def _has_failed(tried: Tried) -> bool:
+    """Whether a client did not train to the end."""
+    return isinstance(tried, ClientReport) and tried.status == "failed"
 
 
 def _is_of_the_machine(error: Exception) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import shutil
 import signal
 import sys
 import time
@@ -12,6 +13,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import numpy as np
 import ray
@@ -29,7 +31,7 @@ from ray.exceptions import (
 from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
-from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job
+from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job, attempts_folder
 from spatl_ray.engine.backend import (
     Done,
     EvaluationPlan,
@@ -67,6 +69,9 @@ GONE = (
     WorkerCrashedError,
 )
 """What Ray raises when a process or node is gone that cannot be started again, or what it held."""
+
+RESTARTS = 4
+"""How often a ClientActor is started again: a client that takes processes along is found out by the third."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
@@ -107,6 +112,7 @@ class RayBackend:
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
         self._begun: _Begun | None = None
+        self._token = uuid4().hex[:12]
 
     def start(self) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
@@ -114,15 +120,15 @@ class RayBackend:
         engine = self._experiment.engine
         count = count_workers(engine, ray.cluster_resources())
         paths = tuple(sys.path)
-        job = Job(self._experiment, self._data, self._states, paths)
+        job = Job(self._experiment, self._data, self._states, paths, self._token)
         self._held = [ray.put(job)]
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
         self._aggregator = aggregator.remote(self._experiment, self._data.dataset.spec, paths)
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=engine.num_cpus,
             num_gpus=engine.num_gpus,
-            max_restarts=3,
-            max_task_retries=3,
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
         )
         self._workers = [client.remote(index) for index in range(count)]
         started = [w.facts.remote(self._held) for w in self._workers]
@@ -287,6 +293,7 @@ class RayBackend:
 
     def close(self) -> None:
         """Stop the actors, and Ray if it was started here."""
+        shutil.rmtree(attempts_folder(self._token), ignore_errors=True)  # of this node
         for actor in [*self._workers, self._aggregator]:
             if actor is not None and ray.is_initialized():
                 ray.kill(actor)

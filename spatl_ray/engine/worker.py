@@ -17,6 +17,7 @@ from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.attempts import Attempts
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
 from spatl_ray.engine.environment import fingerprint, hardware, make_deterministic
 from spatl_ray.engine.evaluation import Evaluator
@@ -58,6 +59,7 @@ class Worker:
         states: folder of client states, shared by all workers of the run.
         device: to train on.
         name: for the results' column `actor`.
+        attempts: of earlier processes of the worker.
     """
 
     def __init__(
@@ -67,6 +69,7 @@ class Worker:
         states: Path,
         device: torch.device,
         name: str,
+        attempts: Attempts | None = None,
     ) -> None:
         torch.set_num_threads(1)
         make_deterministic(device)
@@ -90,7 +93,12 @@ class Worker:
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
         self.spans = Spans(experiment.engine.profile)
         self.rounds = LocalRounds(
-            self.blueprint, self.trainer, self.evaluator, self.store, self.spans
+            self.blueprint,
+            self.trainer,
+            self.evaluator,
+            self.store,
+            self.spans,
+            attempts or Attempts(),
         )
         self._pending: dict[tuple[int, int], dict[int, Outcome]] = {}
 
