@@ -121,11 +121,16 @@ class Aggregation(Strict):
     """How the updates of a round become one.
 
     Attributes:
-        rule: `mean` is summed where the clients run; `median` (coordinate-wise) needs every update.
+        rule: `mean` is summed where the clients run. The others withstand hostile clients, and need every
+            update: coordinate-wise `median` and `trimmed_mean`; `krum` takes the update that is nearest to
+            others, `multi_krum` the mean of those n - f that are, f = hostile n.
+        hostile: share of hostile clients in a cohort that a rule is to withstand: of `trimmed_mean` (cut off
+            at each end), `krum` and `multi_krum`.
         clip_norm: an update with a larger L2 norm is scaled down to it ("clipped"), or None.
     """
 
-    rule: Literal["mean", "median"] = "mean"
+    rule: Literal["mean", "median", "trimmed_mean", "krum", "multi_krum"] = "mean"
+    hostile: Annotated[float, Field(ge=0, lt=0.5)] = 0.2
     clip_norm: Positive | None = None
 
 

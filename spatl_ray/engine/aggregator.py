@@ -8,8 +8,14 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from spatl_ray.aggregation.masked import Total, Weights
-from spatl_ray.aggregation.median import coordinate_median
+from spatl_ray.aggregation.masked import Accumulator, Total, Weights
+from spatl_ray.aggregation.robust import (
+    coordinate_median,
+    hostile_clients,
+    krum_choice,
+    krum_scores,
+    trimmed_mean,
+)
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
@@ -29,6 +35,9 @@ from spatl_ray.errors import AggregationError
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.update import Broadcast, Part, Parts, Update
 from spatl_ray.wire.codec import decode_broadcast, encode
+
+KRUM = ("krum", "multi_krum")
+"""Rules that choose among updates."""
 
 LATE = Verdict("late", reason="the cohort was complete before")
 
@@ -136,7 +145,7 @@ class Aggregator:
     def _combine(
         self, groups: Sequence[GroupPayloads], late: frozenset[int]
     ) -> tuple[Mapping[str, Total], dict[int, Verdict]]:
-        """Judge every update; for the median, means become medians and plain sums stay sums."""
+        """Judge every update, and combine those that count."""
         judged: list[tuple[Weights, Received]] = []
         verdicts: dict[int, Verdict] = {}
         envelopes = [(e, group.lr) for group in groups for e in group.envelopes]
@@ -148,17 +157,46 @@ class Aggregator:
             verdicts[envelope.client] = received.verdict
             if received.verdict.counts:
                 judged.append((envelope.weights, received))
+        if self.blueprint.experiment.aggregation.rule in KRUM:
+            judged = self._nearest(judged, verdicts)
         partial = merged(self.blueprint, [])
         for weights, received in judged:
             partial.add(received.terms, weights)
-        totals = dict(partial.totals())
-        if self.blueprint.experiment.aggregation.rule == "mean":
-            return totals, verdicts
-        for accumulator in self.algorithm.accumulators():
-            if accumulator.denominator is not None and judged:
-                parts = [received.terms[accumulator.name] for _, received in judged]
-                totals[accumulator.name] = coordinate_median(accumulator.space, parts)
-        return totals, verdicts
+        return {**partial.totals(), **self._robust([r for _, r in judged])}, verdicts
+
+    def _nearest(
+        self, judged: list[tuple[Weights, Received]], verdicts: dict[int, Verdict]
+    ) -> list[tuple[Weights, Received]]:
+        """The updates that Krum chooses; the verdict on all others is rejected."""
+        options, n = self.blueprint.experiment.aggregation, len(judged)
+        means = self._means()
+        f = hostile_clients(options.hostile, n)
+        terms = [[received.terms[mean.name] for mean in means] for _, received in judged]
+        scores = krum_scores([mean.space for mean in means], terms, f)
+        chosen = krum_choice(scores, 1 if options.rule == "krum" else n - f)
+        for index, (_, received) in enumerate(judged):
+            if index not in chosen:
+                reason = f"{options.rule}: {scores[index]:.4g} away from the nearest others"
+                verdicts[received.update.client] = Verdict("rejected", reason=reason)
+        return [judged[index] for index in chosen]
+
+    def _robust(self, received: Sequence[Received]) -> dict[str, Total]:
+        """Totals that are no means: those of the coordinate-wise rules; plain sums stay sums."""
+        options = self.blueprint.experiment.aggregation
+        if not received or options.rule not in ("median", "trimmed_mean"):
+            return {}
+        totals = {}
+        for mean in self._means():
+            parts = [each.terms[mean.name] for each in received]
+            if options.rule == "median":
+                totals[mean.name] = coordinate_median(mean.space, parts)
+            else:
+                totals[mean.name] = trimmed_mean(mean.space, parts, options.hostile)
+        return totals
+
+    def _means(self) -> list[Accumulator]:
+        """Accumulators that are means, not sums."""
+        return [a for a in self.algorithm.accumulators() if a.denominator is not None]
 
     def _receive(self, envelope: Envelope, lr: float) -> Received:
         """The judged update of one envelope."""

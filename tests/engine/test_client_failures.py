@@ -1,4 +1,4 @@
-"""A client that raises, hangs or takes its process along fails alone, by the rule that the config declares."""
+"""A client that raises, hangs or takes its process along fails alone, by the rule that is declared."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The coordinate-wise median against numpy's, over those who sent a position."""
+"""Rules for hostile clients against direct computation, over those who sent a position."""
 
 from __future__ import annotations
 
@@ -7,7 +7,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from spatl_ray.aggregation.median import BLOCK, coordinate_median
+from spatl_ray.aggregation.robust import (
+    BLOCK,
+    coordinate_median,
+    hostile_clients,
+    krum_choice,
+    krum_scores,
+    trimmed_mean,
+)
 from spatl_ray.parameters import ChannelGroup, make_space
 from spatl_ray.update import (
     VALUE_TYPES,
@@ -104,3 +111,64 @@ def test_unsent_positions_keep_their_bits() -> None:
     assert after[:3].tolist() == [1.0] * 3
     assert after[12:].tolist() == [1.0] * 5
     assert np.signbit(after[3:12]).all()
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(1, 9), data=st.data())
+def test_trimmed_mean_over_senders(seed: int, count: int, data: st.DataObject) -> None:
+    rng = np.random.default_rng(seed)
+    share = data.draw(st.sampled_from([0.0, 0.1, 0.2, 1 / 3, 0.49]))
+    masks = random_masks(rng, count)
+    parts = [keep(rng.standard_normal(17), mask, SMALL, "float64") for mask in masks]
+    total = trimmed_mean(SMALL, parts, share)
+    for position in range(17):
+        known = sorted(p.dense(SMALL, np.float64)[position] for p in parts if has(p, position))
+        cut = int(share * len(known) + 1e-9)
+        left = known[cut : len(known) - cut]
+        assert len(left) >= bool(known)
+        wanted = np.mean(left) if left else 0.0
+        assert total.values[position] == pytest.approx(wanted, rel=1e-12, abs=1e-12)
+    shuffled = trimmed_mean(SMALL, data.draw(st.permutations(parts)), share)
+    assert shuffled.values.tobytes() == total.values.tobytes()
+
+
+def test_a_trimmed_mean_over_blocks() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((5, LARGE.size))
+    parts = [Part(WHOLE, row) for row in rows]
+    ordered = np.sort(rows, axis=0)
+    found = trimmed_mean(LARGE, parts, 0.2)
+    np.testing.assert_allclose(found.values, ordered[1:4].mean(axis=0), rtol=1e-12)
+    assert found.sent is None
+
+
+@given(seed=st.integers(0, 2**32), count=st.integers(2, 8), f=st.integers(0, 3))
+def test_krum_by_hand(seed: int, count: int, f: int) -> None:
+    rng = np.random.default_rng(seed)
+    clients = []
+    for masks in zip(random_masks(rng, count), random_masks(rng, count), strict=True):
+        clients.append([keep(rng.standard_normal(17), m, SMALL, "float64") for m in masks])
+    wanted = np.zeros(count)
+    for i in range(count):
+        distances = []
+        for k in set(range(count)) - {i}:
+            squares, common = 0.0, 0
+            for one, other in zip(clients[i], clients[k], strict=True):
+                both = [j for j in range(17) if has(one, j) and has(other, j)]
+                a, b = (part.dense(SMALL, np.float64)[both] for part in (one, other))
+                squares, common = squares + ((a - b) ** 2).sum(), common + len(both)
+            distances.append(squares * 34 / common if common else np.inf)
+        wanted[i] = sum(sorted(distances)[: max(1, count - f - 2)])
+    found = krum_scores([SMALL, SMALL], clients, f)
+    np.testing.assert_allclose(found, wanted, rtol=1e-9, atol=1e-9)
+
+
+def test_krum_leaves_those_far_away_out() -> None:
+    rng = np.random.default_rng(0)
+    rows = rng.standard_normal((10, 17)) * 0.1
+    rows[[2, 7]] += 5
+    scores = krum_scores([SMALL], [[Part(WHOLE, row)] for row in rows], hostile_clients(0.2, 10))
+    assert krum_choice(scores, 8) == [0, 1, 3, 4, 5, 6, 8, 9]
+    assert krum_choice(scores, 1) == [int(np.argmin(scores))]
+    assert krum_choice(np.zeros(3), 2) == [0, 1]
+    assert krum_scores([SMALL], [[Part(WHOLE, rows[0])]], 0).tolist() == [0.0]
+    assert [hostile_clients(0.2, n) for n in (4, 5, 10)] == [0, 1, 2]
