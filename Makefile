@@ -2,6 +2,7 @@
 # make test     check, then quick, integration and Ray tests
 # make check    style, types, import layers
 # make bench    the measured figures
+# make chaos    a run whose processes are killed at random, and a million damaged payloads
 # make clean    remove the environment, caches and the demo's results
 # make help     show this
 
@@ -15,7 +16,7 @@ export OMP_NUM_THREADS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench clean help
+.PHONY: demo test check bench chaos clean help
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -40,6 +41,10 @@ test: check
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/run.py
+
+chaos: $(STAMP)
+	$(BIN)/python tests/chaos/fuzz.py
+	$(BIN)/python tests/chaos/soak.py
 
 clean:
 	rm -rf .venv build dist $(DEMO) .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

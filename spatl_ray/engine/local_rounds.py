@@ -112,12 +112,14 @@ class LocalRounds:
     def _after_deaths(
         self, task: GroupTask, member: Member, broadcast: BroadcastBytes
     ) -> ClientReport | None:
-        """The report of a client that took processes along, as many as it is given; else None."""
+        """The report of a client that took processes along; else None.
+
+        One death more than a client has tries: a process may be killed from outside.
+        """
         deaths = self.attempts.deaths(task.round, member.client)
-        if deaths < self._tries:
+        if deaths <= self._tries:
             return None
-        processes = "process" if deaths == 1 else f"{deaths} processes"
-        error = ClientDiedError(f"its {processes} died")
+        error = ClientDiedError(f"its {deaths} processes died")
         return report_of_failed(error, task, member, broadcast.size(member.client))
 
     def _tried(

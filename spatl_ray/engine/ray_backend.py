@@ -71,7 +71,7 @@ GONE = (
 """What Ray raises when a process or node is gone that cannot be started again, or what it held."""
 
 RESTARTS = 4
-"""How often a ClientActor is started again: a client that takes processes along is found out by the third."""
+"""How often a ClientActor is started again: a client that takes processes along is found out before."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""

@@ -125,7 +125,7 @@ def test_groups_change_nothing_in_lower_precision(
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.parametrize(
-    ("name", "workers"), [*product(ALGORITHMS, (1, 3)), ("spatl", 2), ("agent", 2)]
+    ("name", "workers"), [*product(ALGORITHMS, (3,)), ("agent", 1), ("agent", 2)]
 )
 def test_ray_workers_and_nodes_change_nothing(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str, workers: int
@@ -144,7 +144,7 @@ def test_ray_workers_and_nodes_change_nothing(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize("name", ["scaffold", "agent"])
 def test_the_order_in_which_clients_end_changes_nothing(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str
 ) -> None:
@@ -199,7 +199,7 @@ class Crossing(RayBackend):
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("name", ["spatl", "scaffold"])
+@pytest.mark.parametrize("name", ["spatl"])
 def test_sums_of_a_node_cross_the_network_as_one(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str
 ) -> None:

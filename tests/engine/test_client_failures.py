@@ -139,8 +139,8 @@ def test_clients_that_take_their_process_along_fail_alone(tmp_path: Path) -> Non
     failed = {c: s for c, s in statuses(tmp_path / "ray").items() if s == "failed"}
     assert failed == {2: "failed", 3: "failed"}
     messages = told(tmp_path / "ray").set_index("client")["message"]
-    assert messages[2] == "ClientDiedError: its process died"
-    assert messages[3] == "ClientDiedError: its process died"
+    assert messages[2] == "ClientDiedError: its 2 processes died"
+    assert messages[3] == "ClientDiedError: its 2 processes died"
     run(troubled(tmp_path / "serial", {"2": "fail", "3": "fail"}, SERIAL))
     columns = ["global_test_accuracy", "train_loss", "accepted"]
     rounds = [
@@ -154,5 +154,5 @@ def test_clients_that_take_their_process_along_fail_alone(tmp_path: Path) -> Non
 @pytest.mark.slow
 def test_a_death_may_abort_the_run(tmp_path: Path) -> None:
     engine = {**ON_RAY, "on_client_failure": "abort"}
-    with pytest.raises(EngineError, match=r"client 2 failed in round 1, .*its process died"):
+    with pytest.raises(EngineError, match=r"client 2 failed in round 1, .*its 2 processes died"):
         run(troubled(tmp_path, {"2": "die"}, engine))

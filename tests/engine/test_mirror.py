@@ -81,6 +81,7 @@ def test_states_follow_clients_over_four_nodes(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_run_over_another_one_starts_without_its_states(tmp_path: Path) -> None:
     engine = {"workers": 4, "state_mirror": True, "state_folder": str(tmp_path / "disks")}
     found = []
@@ -106,6 +107,7 @@ def test_one_node_has_no_mirror(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_an_export_says_where_the_states_are(tmp_path: Path) -> None:
     experiment = small(
         tmp_path, ALGORITHMS["scaffold"], engine={"workers": 3, "state_mirror": True}

@@ -64,7 +64,13 @@ WHOM: dict[str, Callable[[RayBackend], Any]] = {
 }
 
 
-@pytest.mark.parametrize(("name", "whom"), [("scaffold", "aggregator"), ("agent", "worker")])
+@pytest.mark.parametrize(
+    ("name", "whom"),
+    [
+        ("scaffold", "aggregator"),
+        pytest.param("agent", "worker", marks=pytest.mark.slow),
+    ],
+)
 def test_an_actor_that_is_gone_is_replaced(
     tmp_path: Path, whole: dict[str, dict[str, Any]], name: str, whom: str
 ) -> None:
