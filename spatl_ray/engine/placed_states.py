@@ -84,7 +84,8 @@ class PlacedStates:
 
     def forget(self) -> None:
         """Remove the states of an earlier run."""
-        self._get([worker.forget.remote(self._held) for worker in self._firsts])
+        whose = self._firsts[:1] if self._mirror is None else self._firsts
+        self._get([worker.forget.remote(self._held) for worker in whose])
 
     def restore(self, last: Integers) -> None:
         """Go back to a checkpoint.

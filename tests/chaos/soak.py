@@ -89,10 +89,12 @@ def disturbed(folder: Path, rounds: int, faults: int, seed: int, address: str) -
     while not is_over(experiment):
         if driver is None or driver.poll() is not None:
             driver = started_or_resumed(folder, "agent", given)
-        time.sleep(float(rng.uniform(1, 6)))
         if len(told) >= faults:
             driver.wait()
             continue
+        while not pids("aggregator") and driver.poll() is None:
+            time.sleep(0.1)  # It is not up yet.
+        time.sleep(float(rng.uniform(0.5, 5)))
         whom = str(rng.choice(["worker", "worker", "aggregator", "driver"]))
         there = [driver.pid] if whom == "driver" else pids(whom)
         if not there or driver.poll() is not None:
