@@ -27,9 +27,19 @@ def write_whole(path: Path, data: bytes) -> None:
             file.flush()
             os.fsync(file.fileno())
         part.replace(path)
+        sync(path.parent)
     except BaseException:
         part.unlink(missing_ok=True)
         raise
+
+
+def sync(path: Path) -> None:
+    """Have the disk hold what any process wrote to a file, or a folder's names."""
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def check_place(path: Path, option: str) -> None:

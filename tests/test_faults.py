@@ -112,11 +112,12 @@ def test_types_are_named_in_plain_words(mapping: dict[Any, Any], fault: str) -> 
         ),
         (
             {"aggregation": {"rule": "medain"}},
-            "aggregation.rule must be one of mean, median, got 'medain'; did you mean 'median'?",
+            "aggregation.rule must be one of mean, median, trimmed_mean, krum, multi_krum, got 'medain'; "
+            "did you mean 'median'?",
         ),
         (
-            {"aggregation": {"rule": "krum"}},
-            "aggregation.rule must be one of mean, median, got 'krum'",
+            {"aggregation": {"rule": "best"}},
+            "aggregation.rule must be one of mean, median, trimmed_mean, krum, multi_krum, got 'best'",
         ),
     ],
 )

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -145,7 +144,6 @@ class Checkpoints:
                     stream.write(data)
             else:
                 write_whole(Path(path), data)
-                _sync_folder(Path(self._folder))
         before = [round_ for round_ in self.rounds() if round_ <= checkpoint.round]
         for round_ in set(self.rounds()) - set(before[-self._keep :]):
             self.remove(round_)
@@ -200,12 +198,3 @@ class Checkpoints:
             raise StateError(
                 f"checkpoints.folder must {what}, got {self._place!r}: {error}"
             ) from error
-
-
-def _sync_folder(folder: Path) -> None:
-    """Have the disk hold a folder's names."""
-    descriptor = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

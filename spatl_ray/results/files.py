@@ -19,6 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
+from spatl_ray.places import sync
 
 ROWS_A_GROUP = 2**17
 """Rows a row group of a compacted file, so that compaction needs memory for these only."""
@@ -186,18 +187,9 @@ def _replace(path: Path, schema: pa.Schema, fill: Callable[[pq.ParquetWriter], N
         try:
             with pq.ParquetWriter(half, schema, compression="zstd") as writer:
                 fill(writer)
-            _sync(half)
+            sync(half)
             half.replace(path)
-            _sync(path.parent)
+            sync(path.parent)
         except BaseException:
             half.unlink(missing_ok=True)
             raise
-
-
-def _sync(path: Path) -> None:
-    """Have the disk hold a file's bytes, or a folder's names."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

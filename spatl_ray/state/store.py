@@ -27,9 +27,10 @@ import numpy as np
 from spatl_ray.arrays import Integers
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
+from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
 from spatl_ray.state.form import Form
-from spatl_ray.state.undo import UndoLog, is_needed, sync_file
+from spatl_ray.state.undo import UndoLog, is_needed
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -348,7 +349,7 @@ def sync_states(folder: Path, clients: Integers) -> None:
     for shard in np.unique(clients // CLIENTS_A_SHARD).tolist():
         path = _shard_file(folder, shard)
         if path.exists():
-            sync_file(path)
+            sync(path)
 
 
 def forget_undone(folder: Path, oldest: int) -> None:

@@ -11,11 +11,12 @@ A record carries its own round and checksums. What a process wrote when it was k
 
 from __future__ import annotations
 
-import os
 import struct
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from uuid import uuid4
+
+from spatl_ray.places import sync
 
 _ENTRY = struct.Struct("<4sqI")
 _MAGIC = b"UNDO"
@@ -75,13 +76,4 @@ class UndoLog:
     def sync(self) -> None:
         """Have the disk hold all entries."""
         for path in self.files():
-            sync_file(path)
-
-
-def sync_file(path: Path) -> None:
-    """Have the disk hold what any process wrote to a file."""
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
+            sync(path)

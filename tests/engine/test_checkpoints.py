@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 import socket
 import subprocess
 import sys
@@ -19,6 +18,7 @@ from broken_off import Watch, broken_off, experiment_of, without_history
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity import assert_identical, everything
+from mounts import can_mount
 from pyarrow import fs
 from safetensors.numpy import save
 
@@ -156,15 +156,6 @@ def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
             experiment_of(tmp_path, "fedavg", checkpoints={field: value})
 
 
-def _can_mount() -> bool:
-    if shutil.which("unshare") is None:
-        return False
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
-    )
-    return tried.returncode == 0
-
-
 FULL = """
 import sys
 sys.path[:0] = {paths!r}
@@ -189,7 +180,7 @@ assert os.listdir({place!r}) == ["round-000000.ckpt"]
 """
 
 
-@pytest.mark.skipif(not _can_mount(), reason="no disk can be mounted here")
+@pytest.mark.skipif(not can_mount(), reason="no disk can be mounted here")
 def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
     """A disk of one megabyte, in a mount namespace of its own."""
     place = tmp_path / "small"

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import subprocess
 import sys
 import time
@@ -11,6 +10,7 @@ from pathlib import Path
 
 import pytest
 from identity import small as small_network
+from mounts import can_mount
 from small_runs import ran, serial, small
 
 from spatl_ray import run
@@ -55,16 +55,6 @@ def test_only_algorithms_with_states_need_the_folder(tmp_path: Path) -> None:
         assert facts.has_states == needs
 
 
-def _can_hide() -> bool:
-    """Whether this process may have folders of its own, as a machine has."""
-    if shutil.which("unshare") is None:
-        return False
-    tried = subprocess.run(
-        ["unshare", "--mount", "mount", "-t", "tmpfs", "none", "/mnt"], capture_output=True
-    )
-    return tried.returncode == 0
-
-
 @pytest.fixture
 def blind_node(ray_cluster: None, tmp_path: Path) -> Iterator[Path]:
     """A third node, which sees another folder at the path that it gives."""
@@ -94,7 +84,7 @@ def blind_node(ray_cluster: None, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ray
-@pytest.mark.skipif(not _can_hide(), reason="a folder cannot be hidden from a process here")
+@pytest.mark.skipif(not can_mount(), reason="a folder cannot be hidden from a process here")
 def test_a_node_that_does_not_see_the_states_is_refused(tmp_path: Path, blind_node: Path) -> None:
     engine = {"workers": 6, "state_folder": str(blind_node)}
     experiment = small_network(tmp_path / "results", {"name": "scaffold"}, engine=engine)
