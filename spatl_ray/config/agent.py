@@ -60,14 +60,20 @@ class Pretraining(Strict):
     """
 
     seed: Annotated[int, Field(ge=0, lt=2**32)] = 0
-    data: Data = Data(name="fashion_mnist")
+    data: Data = Data(name="fashion_mnist", options={"pad": 2})
     model: Model = Model(name="resnet56", options={"width": 8})
-    others: tuple[Model, ...] = ()
+    others: tuple[Model, ...] = (
+        Model(name="vgg16", options={"width": 16, "norm": "batch"}),
+        Model(name="resnet56", options={"width": 8}),
+        Model(name="vgg16", options={"width": 24, "norm": "batch"}),
+        Model(name="resnet32", options={"width": 12}),
+        Model(name="resnet32", options={"width": 8}),
+    )
     training: Training = Training(epochs=6, lr=0.05, schedule="cosine", weight_decay=5e-4)
     samples: Count = 8_000
     held_out: Count = 5_000
     reward_samples: Count = 128
-    updates: Count = 240
+    updates: Count = 480
     episodes: Count = 16
     steps: Count = 1
     least_budget: Fraction = 0.35
