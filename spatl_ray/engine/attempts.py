@@ -76,7 +76,7 @@ class Attempts:
 
 @contextmanager
 def limited(seconds: float | None, kill: bool) -> Iterator[None]:
-    """Stop what takes longer.
+    """Stop what takes longer; only the main thread can be stopped, elsewhere there is no limit.
 
     Args:
         seconds: after which ClientTimeoutError is raised in the main thread; None for no limit.

@@ -61,8 +61,13 @@ class BrokenOff:
         """Refuse to go on with something else.
 
         Raises:
-            ResultsError: other data.
+            ResultsError: other data, or a checkpoint of another run.
         """
+        if self.checkpoint is not None and self.checkpoint.facts.get("run_id") != self.run_id:
+            raise ResultsError(
+                f"the checkpoint must be of run {self.run_id!r}, got one of "
+                f"{self.checkpoint.facts.get('run_id')!r}"
+            )
         if experiment.run_id != self.run_id:
             raise ResultsError(
                 f"run {self.run_id!r} must go on with its own data, got those of run {experiment.run_id!r}"

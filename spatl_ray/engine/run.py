@@ -89,12 +89,14 @@ def carry_out(
     try:
         facts = backend.start()
         refuse_mixed(experiment, facts)
+        run_row = rows.run_row(experiment, data, facts)
+        writer.refuse_other_data(run_row)
         job = Rounds(
             experiment, data, blueprint, backend, writer, (*loggers, *listeners), checkpoints
         )
         job.begin(broken_off)
         with HeldSignals() as signals:
-            writer.start(rows.run_row(experiment, data, facts))
+            writer.start(run_row)
             return job.to_end(signals)
     finally:
         backend.close()

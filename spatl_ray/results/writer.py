@@ -79,7 +79,7 @@ class ResultsWriter:
             raise ResultsError(f"runs: column {given[0]!r} is the writer's own, not to be given")
         row = {"start": datetime.now(UTC), **run, "end": None, "status": "running", "error": None}
         build("runs", [row], self._run_id)
-        self._refuse_other_data(row)
+        self.refuse_other_data(row)
         self._clear(row)
         self._run = row
         self._write_run()
@@ -177,8 +177,16 @@ class ResultsWriter:
                 "results.overwrite=true, another name or another results.folder"
             )
 
-    def _refuse_other_data(self, row: Mapping[str, object]) -> None:
-        """The same config on other data is another run: it must not replace this one."""
+    def refuse_other_data(self, row: Mapping[str, object]) -> None:
+        """The same config on other data is another run: it must not replace this one.
+
+        Whoever resumes a run has judged its data.
+
+        Raises:
+            ResultsError: it is such a run.
+        """
+        if self._resume_at is not None:
+            return
         path = files.round_file(self._place("runs"), 0)
         if not path.exists():
             return

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import socket
 import subprocess
 import sys
@@ -219,10 +218,11 @@ def test_a_run_goes_on_from_s3(tmp_path: Path, s3: str) -> None:
     assert_identical(without_history(everything(experiment)), without_history(everything(plain)))
 
 
-def test_the_environment_tells_no_secret(tmp_path: Path) -> None:
-    """What S3 needs comes from the environment, not from the config that results record."""
-    place = "s3://bucket/x?endpoint_override=127.0.0.1:1"
+def test_a_run_has_a_place_of_its_own_below_the_given_one(tmp_path: Path) -> None:
+    """What stands behind a question mark stays behind it."""
+    place = "s3://bucket/x/?endpoint_override=127.0.0.1:1"
     experiment = experiment_of(tmp_path, "fedavg", checkpoints={"folder": place})
-    folder = checkpoint_folder(experiment)
-    assert folder == f"s3://bucket/x/run_id={experiment.run_id}?endpoint_override=127.0.0.1:1"
-    assert os.environ.get("AWS_SECRET_ACCESS_KEY", "none") not in experiment.model_dump_json()
+    name = f"run_id={experiment.run_id}"
+    assert checkpoint_folder(experiment) == f"s3://bucket/x/{name}?endpoint_override=127.0.0.1:1"
+    local = experiment_of(tmp_path, "fedavg", checkpoints={"folder": str(tmp_path / "there")})
+    assert checkpoint_folder(local) == str(tmp_path / "there" / name)

@@ -71,9 +71,7 @@ WHOM: dict[str, Callable[[RayBackend], Any]] = {
         pytest.param("agent", "worker", marks=pytest.mark.slow),
     ],
 )
-def test_an_actor_that_is_gone_is_replaced(
-    tmp_path: Path, whole: dict[str, dict[str, Any]], name: str, whom: str
-) -> None:
+def test_an_actor_that_is_gone_is_replaced(tmp_path: Path, name: str, whom: str) -> None:
     experiment = experiment_of(tmp_path, name, engine=ON_RAY, evaluation={"every": 6, "panel": 5})
     backend = on_ray(experiment)
     watch = Kill(backend, WHOM[whom], times=1)

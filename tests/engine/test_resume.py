@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import signal
 import time
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ from identity import assert_identical, everything
 
 from spatl_ray import resume, run
 from spatl_ray.callbacks import Callback
+from spatl_ray.cli import main
 from spatl_ray.config import Experiment
+from spatl_ray.data.datasets import load_dataset
 from spatl_ray.engine.checkpoint import Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder, state_folder
 from spatl_ray.errors import ResultsError, StateError
@@ -142,6 +146,49 @@ def test_what_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     resume(tmp_path, experiment.run_id, force=True)
     with pytest.raises(ResultsError, match="must not have finished, got status 'finished'"):
         resume(tmp_path, experiment.run_id)
+
+
+def test_the_command_line_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    experiment = experiment_of(tmp_path, "scaffold")
+    broken_off(experiment, after=3)
+    assert main(["resume", "nothing", "--folder", str(tmp_path)]) == 2
+    assert "RUN must be a run in" in capsys.readouterr().err
+    assert main(["resume", experiment.run_id, "--folder", str(tmp_path)]) == 0
+    assert f"results of run {experiment.run_id} are in {tmp_path}" in capsys.readouterr().out
+    assert main(["resume", experiment.run_id, "--folder", str(tmp_path)]) == 2
+    assert "must not have finished" in capsys.readouterr().err
+
+
+def test_other_data_are_refused_unless_forced(tmp_path: Path) -> None:
+    """The same config, whose data set is another one now."""
+    experiment = experiment_of(tmp_path, "scaffold")
+    broken_off(experiment, after=2)
+    dataset = load_dataset(experiment.data, 0)
+    other = replace(dataset, train_x=dataset.train_x + np.float32(1))
+    with pytest.MonkeyPatch.context() as changed:
+        changed.setattr("spatl_ray.engine.prepare.load_dataset", lambda *given: other)
+        with pytest.raises(ResultsError, match=r"the data that it began with .* --force"):
+            resume(tmp_path, experiment.run_id)
+        again = {"folder": str(tmp_path), "overwrite": True}
+        with pytest.raises(ResultsError, match="is one of other data"):
+            run(experiment_of(tmp_path, "scaffold", results=again))
+        assert list(Path(checkpoint_folder(experiment)).iterdir())  # refused before it is touched
+        resume(tmp_path, experiment.run_id, force=True)
+    assert pd.read_parquet(tmp_path / "runs")["data_fingerprint"].tolist() != [dataset.fingerprint]
+    assert pd.read_parquet(tmp_path / "rounds")["round"].tolist() == list(range(ROUNDS))
+
+
+def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
+    one, other = experiment_of(tmp_path, "fedavg"), experiment_of(tmp_path, "fedavg", seed=1)
+    for each in (one, other):
+        broken_off(each, after=3)
+    folders = [Path(checkpoint_folder(each)) for each in (one, other)]
+    for path in folders[1].iterdir():
+        shutil.copy(path, folders[0] / path.name)
+    with pytest.raises(
+        ResultsError, match=r"the checkpoint must be of run '.*-s0-.* got one of '.*-s1-"
+    ):
+        resume(tmp_path, one.run_id)
 
 
 def killed_again_and_again(
