@@ -185,6 +185,7 @@ class StateStore:
         if not path.exists() and (last < 0).all():
             return
         with self._opened(path) as descriptor:
+            self._check_length(descriptor, path, first)
             for client, written in enumerate(last.tolist(), start=first):
                 self._restore_client(descriptor, client, written, undone.get(client))
 
@@ -255,6 +256,12 @@ class StateStore:
 
     def _rounds(self, descriptor: int, offset: int, path: Path, client: int) -> list[int | None]:
         """The rounds of a client's two slots, None for one that was never written."""
+        self._check_length(descriptor, path, client)
+        slots = (offset, offset + self._slot)
+        return [self._round(os.pread(descriptor, _HEADER.size, s), path, client) for s in slots]
+
+    def _check_length(self, descriptor: int, path: Path, client: int) -> None:
+        """Refuse a file that lost its end."""
         length = os.fstat(descriptor).st_size
         # Another worker may have created the file and not yet given it its length.
         if length not in (0, self._length):
@@ -262,8 +269,6 @@ class StateStore:
                 f"{path}: the file with client {client} must have {self._length} bytes, got "
                 f"{length}: it is truncated or of another run"
             )
-        slots = (offset, offset + self._slot)
-        return [self._round(os.pread(descriptor, _HEADER.size, s), path, client) for s in slots]
 
     def _round(self, header: bytes, path: Path, client: int) -> int | None:
         """The round of a slot's header, or None if it was never written."""

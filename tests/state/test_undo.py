@@ -133,3 +133,12 @@ def test_clients_that_never_took_part_cost_nothing(tmp_path: Path) -> None:
     store.restore(np.full(10_000, -1))
     assert list(tmp_path.iterdir()) == []
     sync_states(tmp_path, np.arange(10_000))
+
+
+def test_a_file_without_its_end_cannot_be_restored(tmp_path: Path) -> None:
+    store = StateStore(tmp_path, INITIAL)
+    store.write(1, 0, state(0), -1)
+    path, offset = store._place(1)
+    path.write_bytes(path.read_bytes()[: offset + 20])
+    with pytest.raises(StateError, match=r"must have \d+ bytes, got \d+: it is truncated"):
+        StateStore(tmp_path, INITIAL).restore(np.array([-1, 0]))
