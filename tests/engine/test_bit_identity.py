@@ -124,9 +124,7 @@ def test_groups_change_nothing_in_lower_precision(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(
-    ("name", "workers"), [*product(ALGORITHMS, (3,)), ("agent", 1), ("agent", 2)]
-)
+@pytest.mark.parametrize(("name", "workers"), [*product(ALGORITHMS, (3,)), ("agent", 2)])
 def test_ray_workers_and_nodes_change_nothing(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str, workers: int
 ) -> None:
@@ -144,7 +142,7 @@ def test_ray_workers_and_nodes_change_nothing(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("name", ["scaffold", "agent"])
+@pytest.mark.parametrize("name", ["agent"])
 def test_the_order_in_which_clients_end_changes_nothing(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str
 ) -> None:

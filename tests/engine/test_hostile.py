@@ -44,6 +44,7 @@ def test_rules_withstand_what_a_mean_does_not(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("rule", ["multi_krum"])
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("ray_cluster")
 def test_workers_change_nothing(tmp_path: Path, rule: str) -> None:
     found = []

@@ -59,7 +59,11 @@ def compare(folder: Path, algorithm: dict[str, Any], workers: int, **fields: Any
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("name", "rule"), [("agent", "mean"), ("scaffold", "median")])
+@pytest.mark.parametrize(
+    ("name", "rule"),
+    [("agent", "mean"), ("scaffold", "median")],
+)
+@pytest.mark.slow
 def test_both_nodes_hold_every_state(tmp_path: Path, name: str, rule: str) -> None:
     """Whether workers commit, or wait for the aggregator's verdict."""
     assert compare(tmp_path, ALGORITHMS[name], 3, aggregation={"rule": rule}) == {2}

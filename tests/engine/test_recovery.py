@@ -97,7 +97,8 @@ def test_what_is_lost_again_and_again_ends_the_run(tmp_path: Path) -> None:
     assert pd.read_parquet(tmp_path / "rounds")["round"].tolist() == list(range(ROUNDS))
 
 
-@pytest.mark.parametrize("name", ["agent", pytest.param("scaffold", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", NAMES)
 def test_a_killed_driver_loses_nothing(
     tmp_path: Path, whole: dict[str, dict[str, Any]], name: str
 ) -> None:

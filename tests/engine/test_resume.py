@@ -48,8 +48,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> dict[str, dict[str, Any]]
     return found
 
 
-@pytest.mark.parametrize("every", [1, 2, 3])
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(("name", "every"), [("fedavg", 1), ("scaffold", 2), ("agent", 3)])
 def test_it_goes_on_from_a_checkpoint(
     tmp_path: Path, whole: dict[str, dict[str, Any]], name: str, every: int
 ) -> None:
@@ -212,7 +211,9 @@ def killed_again_and_again(
     return experiment
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
+@pytest.mark.parametrize(
+    "name", ["agent", *(pytest.param(n, marks=pytest.mark.slow) for n in ("fedavg", "scaffold"))]
+)
 def test_a_killed_process_loses_nothing(
     tmp_path: Path, whole: dict[str, dict[str, Any]], name: str
 ) -> None:
