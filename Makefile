@@ -2,7 +2,7 @@
 # make test     check, then quick, integration and Ray tests
 # make check    style, types, import layers
 # make bench    the measured figures
-# make chaos    a run whose processes are killed at random, and a million damaged payloads
+# make chaos    runs whose processes are killed at random, and a million damaged payloads
 # make clean    remove the environment, caches and the demo's results
 # make help     show this
 
@@ -45,6 +45,7 @@ bench: $(STAMP)
 chaos: $(STAMP)
 	$(BIN)/python tests/chaos/fuzz.py
 	$(BIN)/python tests/chaos/soak.py
+	$(BIN)/python tests/chaos/kills.py
 
 clean:
 	rm -rf .venv build dist $(DEMO) .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

@@ -144,6 +144,7 @@ class Checkpoints:
                     stream.write(data)
             else:
                 write_whole(Path(path), data)
+        self._sweep()
         before = [round_ for round_ in self.rounds() if round_ <= checkpoint.round]
         for round_ in set(self.rounds()) - set(before[-self._keep :]):
             self.remove(round_)
@@ -182,9 +183,16 @@ class Checkpoints:
         """Remove all, and the folder if nothing else is in it."""
         for round_ in self.rounds():
             self.remove(round_)
+        self._sweep()
         folder = Path(self._folder)
         if not self._remote and folder.exists() and not any(folder.iterdir()):
             folder.rmdir()
+
+    def _sweep(self) -> None:
+        """Remove what processes that were killed had begun to write."""
+        if not self._remote:
+            for part in Path(self._folder).glob(".round-*.ckpt.*"):
+                part.unlink(missing_ok=True)
 
     def _path(self, round_: int) -> str:
         return f"{self._folder}/round-{round_:06d}.ckpt"

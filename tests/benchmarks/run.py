@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pandas as pd
 import torch
+from checkpoints import checkpoints
 from figure import Figure
 from population import population
 from speed import speed
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
     "startup": startup,
     "speed": speed,
     "population": population,
+    "checkpoints": checkpoints,
 }
 
 

@@ -21,7 +21,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "support"))
 
 import numpy as np
 import pandas as pd
-from broken_off import experiment_of, started_or_resumed, without_history
+from broken_off import experiment_of, has_begun, started_or_resumed, without_history
 from identity import assert_identical, everything
 
 from spatl_ray import run
@@ -69,9 +69,7 @@ def round_of(experiment: Experiment) -> int:
 
 def is_over(experiment: Experiment) -> bool:
     folder = Path(experiment.results.folder)
-    if not (folder / "runs").exists():
-        return False
-    return read_run(folder, experiment.run_id)["status"] == "finished"
+    return has_begun(folder) and read_run(folder, experiment.run_id)["status"] == "finished"
 
 
 def disturbed(folder: Path, rounds: int, faults: int, seed: int, address: str) -> pd.DataFrame:

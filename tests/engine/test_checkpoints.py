@@ -136,6 +136,16 @@ def test_files_of_others_stay(tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["notes.txt", "round-1.ckpt"]
 
 
+def test_what_killed_processes_had_begun_to_write_goes(tmp_path: Path) -> None:
+    files, part = Checkpoints(str(tmp_path / "place"), keep=2), ".round-000003.ckpt.4711"
+    files.save(checkpoint(2))
+    for over in (lambda: files.save(checkpoint(3)), files.clear):
+        (tmp_path / "place" / part).write_bytes(checkpoint(3).to_bytes()[:100])
+        assert files.newest()[1] == []
+        over()
+        assert not (tmp_path / "place" / part).exists()
+
+
 def test_a_place_that_cannot_be_is_named(tmp_path: Path) -> None:
     with pytest.raises(StateError, match=r"checkpoints.folder must be reached, got"):
         Checkpoints("nowhere://bucket", 1)

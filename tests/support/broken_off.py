@@ -66,14 +66,19 @@ def broken_off(experiment: Experiment, after: int) -> None:
         run(experiment, callbacks=[Stop(after, RuntimeError("the power is gone"))])
 
 
+def has_begun(folder: Path) -> bool:
+    """Whether a run in this folder of its own stands in table `runs`."""
+    return any((folder / "runs").rglob("*.parquet"))
+
+
 KILLED = """
 import sys
 from pathlib import Path
 sys.path[:0] = {paths!r}
-from broken_off import experiment_of
+from broken_off import experiment_of, has_begun
 from spatl_ray import resume, run
 experiment = experiment_of(Path({folder!r}), {name!r}, **{fields!r})
-if (Path({folder!r}) / "runs").exists():
+if has_begun(Path({folder!r})):
     resume(Path({folder!r}), experiment.run_id)
 else:
     run(experiment)
