@@ -321,6 +321,7 @@ def _list(arguments: argparse.Namespace) -> int:
     _section("partitions", *_kinds(fields["partition"]))
     _section("samplers", *_kinds(fields["sampler"]))
     _section("availability", *_kinds(fields["availability"]))
+    _section("attacks", *_kinds(fields["attack"]))
     _section("draws of devices' figures", *_kinds(Devices.model_fields["compute"]))
     _section("loggers", LOGGERS, has_own=True)
     _section("presets", presets())

@@ -27,7 +27,7 @@ def with_names(raw: Mapping[Any, Any]) -> Tree:
     """A copy in which each chosen section is a mapping that says its name.
 
     `algorithm: fedavg` becomes {"name": "fedavg"}; a section of several kinds that has no name gets
-    the default's. Nothing else is touched.
+    the default's, if there is one. Nothing else is touched.
     """
     copy = {key: dict(value) if isinstance(value, Mapping) else value for key, value in raw.items()}
     for key in NAMED:
@@ -35,7 +35,7 @@ def with_names(raw: Mapping[Any, Any]) -> Tree:
         field = Experiment.model_fields[key]
         if isinstance(value, str):
             copy[key] = {"name": value}
-        elif isinstance(value, dict) and kinds(field):
+        elif isinstance(value, dict) and kinds(field) and field.default is not None:
             value.setdefault("name", field.default.name)
     return copy
 

@@ -145,6 +145,37 @@ def test_what_would_break_or_be_ignored_later(mapping: dict[str, Any], fault: st
     assert refused(mapping) == (fault,)
 
 
+ATTACKS = "sign_flip, scaled, gaussian, label_flip"
+
+
+@pytest.mark.parametrize(
+    ("attack", "fault"),
+    [
+        (
+            "sign_flop",
+            f"attack.name must be one of {ATTACKS}, got 'sign_flop'; did you mean 'sign_flip'?",
+        ),
+        ("own:Attack", f"attack.name must be one of {ATTACKS}, got 'own:Attack'"),
+        ({"share": 0.2}, f"attack.name must be one of {ATTACKS}, got None"),
+        ({"name": "scaled", "share": 0}, "attack.share must be in (0, 1], got 0"),
+        ({"name": "scaled", "share": 1.01}, "attack.share must be in (0, 1], got 1.01"),
+        (
+            {"name": "label_flip", "share": 0.04},
+            "attack.share must make at least one of 10 clients hostile, got 0.04",
+        ),
+        ({"name": "sign_flip", "scale": 0}, "attack.scale must be in (0, 1e+06], got 0"),
+        ({"name": "scaled", "scale": -2.0}, "attack.scale must be in (0, 1e+06], got -2.0"),
+        ({"name": "gaussian", "scale": 2e6}, "attack.scale must be in (0, 1e+06], got 2000000.0"),
+        (
+            {"name": "label_flip", "scale": 2.0},
+            "attack.scale is no field of label_flip; it is a field of gaussian, scaled, sign_flip",
+        ),
+    ],
+)
+def test_attacks_that_cannot_be(attack: Any, fault: str) -> None:
+    assert refused({"attack": attack}) == (fault,)
+
+
 def test_files_that_are_the_data_decide_the_run() -> None:
     """A CIFAR-10 lies anywhere; a Parquet file is another data set."""
     for name, differ in (("parquet", True), ("images", True), ("cifar10", False)):

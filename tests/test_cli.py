@@ -84,7 +84,8 @@ def test_list_names_everything_there_is(capsys: Capture) -> None:
     assert main(["list"]) == 0
     lines = capsys.readouterr().out.splitlines()
     entries = {line.split()[0]: line.split(maxsplit=1)[1] for line in lines if line[0] == " "}
-    sections = [kinds(Experiment.model_fields[n]) for n in ("partition", "sampler", "availability")]
+    named = ("partition", "sampler", "availability", "attack")
+    sections = [kinds(Experiment.model_fields[n]) for n in named]
     names = {
         *BUILT_IN,
         *presets(),
@@ -111,7 +112,8 @@ def test_list_says_where_an_own_one_can_stand(capsys: Capture) -> None:
     sections = re.split(r"^(\S.*):$", capsys.readouterr().out, flags=re.MULTILINE)[1:]
     own = {h for h, text in zip(sections[::2], sections[1::2], strict=True) if DOTTED in text}
     assert own == {"algorithms", "data sets", "models", "partitions", "samplers", "loggers"}
-    assert {*sections[::2]} - own == {"availability", "draws of devices' figures", "presets"}
+    rest = {"availability", "attacks", "draws of devices' figures", "presets"}
+    assert {*sections[::2]} - own == rest
 
 
 @pytest.mark.parametrize("arguments", [[], ["walk"], ["run"], ["validate"]])

@@ -10,7 +10,7 @@ import yaml
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spatl_ray.config import Experiment, FedAvg, FedProx, Spatl
+from spatl_ray.config import Experiment, FedAvg, FedProx, SignFlip, Spatl
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, load_experiment, presets
 
@@ -102,6 +102,7 @@ def test_a_section_without_a_name_is_of_the_default_kind() -> None:
         (["model.options.width=2"], "model.options", {"width": 2}),
         (["results.folder=a=b"], "results.folder", "a=b"),
         (["name=run-1"], "name", "run-1"),
+        (["attack=sign_flip", "attack.scale=3"], "attack", SignFlip(scale=3.0)),
     ],
 )
 def test_an_override_sets_its_field(overrides: list[str], path: str, value: Any) -> None:

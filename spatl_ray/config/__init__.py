@@ -19,6 +19,13 @@ from spatl_ray.config.algorithms import (
     Scaffold,
     Spatl,
 )
+from spatl_ray.config.attack import (
+    Attack,
+    Gaussian,
+    LabelFlip,
+    Scaled,
+    SignFlip,
+)
 from spatl_ray.config.base import (
     Count,
     Fraction,
@@ -88,6 +95,7 @@ __all__ = [
     "Aggregation",
     "Algorithm",
     "Always",
+    "Attack",
     "Augment",
     "Availability",
     "Between",
@@ -113,8 +121,10 @@ __all__ = [
     "FedPer",
     "FedProx",
     "Fraction",
+    "Gaussian",
     "Iid",
     "Inference",
+    "LabelFlip",
     "LocalOnly",
     "Logger",
     "Lognormal",
@@ -136,8 +146,10 @@ __all__ = [
     "RoundRobin",
     "Sampler",
     "Scaffold",
+    "Scaled",
     "Shards",
     "Share",
+    "SignFlip",
     "Spatl",
     "Split",
     "Stragglers",

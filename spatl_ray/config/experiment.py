@@ -10,6 +10,7 @@ from typing import Annotated, Literal
 from pydantic import Field, model_validator
 
 from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
+from spatl_ray.config.attack import Attack
 from spatl_ray.config.base import Count, Fraction, Strict, contents
 from spatl_ray.config.checkpoints import Checkpoints
 from spatl_ray.config.data import Data, Dirichlet, Partition
@@ -45,6 +46,7 @@ class Experiment(Strict):
         availability: who can be drawn in a round.
         devices: what clients' devices can do, which gives simulated seconds; None leaves them out.
         stragglers: what the server does about slow clients.
+        attack: what hostile clients do, and how many they are; None leaves everybody honest.
     """
 
     name: str = Field(default="experiment", pattern=r"^[\w.-]+$")
@@ -63,6 +65,7 @@ class Experiment(Strict):
     training: Training = Training()
     algorithm: Algorithm = Spatl()
     aggregation: Aggregation = Aggregation()
+    attack: Attack | None = None
     wire: Wire = Wire()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
@@ -153,6 +156,20 @@ class Experiment(Strict):
             )
         return self
 
+    @model_validator(mode="after")
+    def _somebody_hostile(self) -> Experiment:
+        if self.attack is not None and self.hostile_count < 1:
+            raise ValueError(
+                f"attack.share must make at least one of {self.clients} clients hostile, "
+                f"got {self.attack.share:g}"
+            )
+        return self
+
+    @property
+    def hostile_count(self) -> int:
+        """Hostile clients: attack.share * clients, rounded to the nearest; 0 without an attack."""
+        return 0 if self.attack is None else int(self.attack.share * self.clients + 0.5)
+
     @property
     def cohort_size(self) -> int:
         """Clients a round: sample_ratio * clients, rounded to the nearest."""
@@ -174,6 +191,8 @@ class Experiment(Strict):
             ConfigError: a trace cannot be read.
         """
         decisive = self.model_dump(mode="json", exclude=ELSEWHERE)
+        if self.attack is None:
+            del decisive["attack"]  # Run ids are older than attacks.
         if self.data.name not in FROM_ROOT:
             del decisive["data"]["root"]
         if self.devices is not None and self.devices.trace is not None:

@@ -10,6 +10,7 @@ import torch
 
 from spatl_ray import seeding
 from spatl_ray.algorithms.base import ClientView
+from spatl_ray.engine.attacks import Attack
 from spatl_ray.engine.attempts import Attempts, ClientDiedError, limited
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.evaluation import Evaluator
@@ -68,6 +69,7 @@ class LocalRounds:
         self.store = store
         self.spans = spans
         self.attempts = attempts
+        self.attack = Attack(blueprint.experiment)
         engine = blueprint.experiment.engine
         self._rule, self._timeout = engine.on_client_failure, engine.client_timeout
         self._tries = 2 if self._rule == "retry" else 1
@@ -221,7 +223,8 @@ class LocalRounds:
         with self.spans.of("propose"):
             proposal = self.algorithm.propose(view, results)
         steps = self._steps(results[0])
-        sent = Update(task.round, member.client, steps, view.samples, proposal.parts)
+        parts = self.attack.sent(view, proposal.parts)
+        sent = Update(task.round, member.client, steps, view.samples, parts)
         with self.spans.of("encode"):
             payload = encode(sent, self.algorithm.spaces(), self.algorithm.remembered(view.state))
         budget = view.budget_bytes_up

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from spatl_ray import seeding
+from spatl_ray.arrays import Bits
 from spatl_ray.data.dealing import transformed
 from spatl_ray.data.federated import FederatedData, SplitName
 from spatl_ray.training.samples import Samples
@@ -31,6 +32,7 @@ class Population:
         dtype: of features.
         global_samples: size of the seeded sample of the global test set, or None for all.
         seed: the experiment's.
+        flipped: clients whose training labels y are C - 1 - y, shape (clients,); None for nobody.
     """
 
     def __init__(
@@ -40,12 +42,16 @@ class Population:
         dtype: torch.dtype,
         global_samples: int | None,
         seed: int,
+        flipped: Bits | None = None,
     ) -> None:
         self.data = data
         self._dtype = dtype
         self._seed = seed
         self._x = resident(data.dataset.train_x, device)
         self._y = resident(data.dataset.train_y, device)
+        self._flipped = flipped
+        # As one tensor: clients that share their samples' tensors can be batched together.
+        self._flipped_y = self._y if flipped is None else data.dataset.classes - 1 - self._y
         n = len(data.dataset.test_y)
         rows = np.arange(n)
         if global_samples is not None and global_samples < n:
@@ -55,14 +61,14 @@ class Population:
 
     def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
         """A client's features and labels of one split."""
-        return self._taken(client, self.data.indices(client, split))
+        return self._taken(client, split, self.data.indices(client, split))
 
     def indexed(self, client: int, split: SplitName) -> Samples:
         """The same, of which nothing is copied before a batch is asked for."""
         indices = self.data.indices(client, split)
         if self.data.transform is not None:
-            return Samples(*self._taken(client, indices))
-        return Samples(self._x, self._y, indices)
+            return Samples(*self._taken(client, split, indices))
+        return Samples(self._x, self._labels(client, split), indices)
 
     def size(self, client: int, split: SplitName) -> int:
         """How many they are."""
@@ -80,16 +86,23 @@ class Population:
         if limit is not None and limit < len(indices):
             generator = seeding.generator(self._seed, f"{split} sample", client=client)
             indices = indices[np.sort(generator.choice(len(indices), limit, replace=False))]
-        return self._taken(client, indices)
+        return self._taken(client, split, indices)
 
-    def _taken(self, client: int, indices: npt.NDArray[np.int64]) -> tuple[Tensor, Tensor]:
+    def _labels(self, client: int, split: SplitName) -> Tensor:
+        """All labels of the data set, as a client knows them in a split."""
+        lies = split == "train" and self._flipped is not None and self._flipped[client]
+        return self._flipped_y if lies else self._y
+
+    def _taken(
+        self, client: int, split: SplitName, indices: npt.NDArray[np.int64]
+    ) -> tuple[Tensor, Tensor]:
         """A client's features and labels at some rows of the data set."""
         rows = torch.from_numpy(indices).to(self._x.device)
         x = self._x.index_select(0, rows)
         if self.data.transform is not None:
             changed = transformed(self.data.transform, client, indices, x.cpu().numpy())
             x = resident(changed, self._x.device)
-        return self._cast(x), self._y.index_select(0, rows)
+        return self._cast(x), self._labels(client, split).index_select(0, rows)
 
     def _cast(self, x: Tensor) -> Tensor:
         """Features in the training's dtype; token ids as they are."""

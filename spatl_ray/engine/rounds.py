@@ -15,6 +15,7 @@ from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine import rows
+from spatl_ray.engine.attacks import hostile_clients
 from spatl_ray.engine.backend import Backend, RoundPlan
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.checkpoint import Checkpoint, Checkpoints
@@ -93,6 +94,8 @@ class Rounds:
         self._flops = training_flops(self.blueprint.model, self.data.dataset.spec)
         self._fleet = fleet_of(self.experiment)
         self._panel = sample_panel(self.experiment)
+        attacked = self.experiment.attack is not None
+        self._hostile = hostile_clients(self.experiment) if attacked else None
         self._keeper = Keeper(self.experiment, self.backend, self.writer.flush, self.checkpoints)
         self.spans = Spans(self.experiment.engine.profile)
         self.tracks: dict[str, list[Span]] = defaultdict(list)
@@ -321,7 +324,7 @@ class Rounds:
             probed,
             len(self._panel),
         )
-        clients = rows.client_rows(round_, outcome, evaluation, self._flops, probed)
+        clients = rows.client_rows(round_, outcome, evaluation, self._flops, probed, self._hostile)
         events = self._events(round_, outcome)
         self.writer.add("rounds", [self.last])
         self.writer.add("clients", clients)

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from spatl_ray.arrays import Bits
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.environment import versions
@@ -174,6 +175,7 @@ def client_rows(
     evaluation: Evaluation | None,
     flops: float,
     probed: Mapping[int, int] | None = None,
+    hostile: Bits | None = None,
 ) -> list[Row]:
     """Rows of table `clients`: whoever took part, was evaluated or was asked for a loss.
 
@@ -183,6 +185,7 @@ def client_rows(
         evaluation: its scores, if it was evaluated.
         flops: of training on one sample.
         probed: bytes that candidates received who were not drawn.
+        hostile: which clients are, shape (clients,); None without an attack.
     """
     probed = probed or {}
     reports = {r.client: r for r in outcome.clients}
@@ -194,6 +197,7 @@ def client_rows(
             {
                 "round": round_,
                 "client": client,
+                "hostile": None if hostile is None else bool(hostile[client]),
                 **_report_columns(
                     took_part or ClientReport(client, "", bytes_down=probed.get(client, 0)),
                     took_part is not None,

@@ -17,6 +17,7 @@ from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.attacks import flips_labels
 from spatl_ray.engine.attempts import Attempts
 from spatl_ray.engine.blueprint import TORCH_TYPES, Blueprint, make_blueprint
 from spatl_ray.engine.environment import fingerprint, hardware, make_deterministic
@@ -46,7 +47,7 @@ from spatl_ray.engine.sums import joined, merged
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
 from spatl_ray.training.local import Trainer
-from spatl_ray.update import Update
+from spatl_ray.update import ClientState, Update
 from spatl_ray.wire.codec import decode_update
 
 
@@ -88,6 +89,7 @@ class Worker:
             TORCH_TYPES[experiment.training.dtype],
             experiment.evaluation.global_samples,
             experiment.seed,
+            flips_labels(experiment),
         )
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
@@ -184,7 +186,7 @@ class Worker:
         for client, outcome in self._pending.pop((task.round, task.group)).items():
             if verdicts[client].counts:
                 update = verdicts[client].applied(self._decoded(outcome))
-                state = self.algorithm.commit(outcome.view, outcome.proposal, update)
+                state = self._state(outcome, update)
                 self.store.write(client, task.round, state, outcome.member.last, task.kept)
 
     def _late(self, outcome: Outcome, task: GroupTask) -> Verdict | None:
@@ -201,12 +203,21 @@ class Worker:
                 self.blueprint, outcome.payload, remembered, view.received, expected, view.lr
             )
         if received.verdict.counts:
-            state = self.algorithm.commit(view, outcome.proposal, received.update)
+            state = self._state(outcome, received.update)
             with self.spans.of("sum"):
                 partial.add(received.terms, outcome.member.weights)
             with self.spans.of("write state"):
                 self.store.write(client, view.round, state, outcome.member.last, task.kept)
         return received.verdict
+
+    def _state(self, outcome: Outcome, update: Update) -> ClientState:
+        """A client's new state; that of one that lies is as if it had told the truth.
+
+        Otherwise its own next update would grow with its lies, through variates and residuals.
+        """
+        if self.rounds.attack.lies(outcome.member.client):
+            update = replace(outcome.sent, parts=outcome.proposal.parts)
+        return self.algorithm.commit(outcome.view, outcome.proposal, update)
 
     def _decoded(self, outcome: Outcome) -> Update:
         """A client's update as its payload says."""

@@ -6,6 +6,8 @@ Accuracies are fractions in [0, 1]; what is not known is null. "local_" is the c
 (`panel_clients`), with those that never have. "after_" is right after local training; without it,
 the model that the client received: the new shared part, joined with the client's own part.
 
+"hostile" tells the clients of an attack apart from the others; it is null without one.
+
 "inference_flops_share" is of the dense network's FLOPs, for one sample's inference; "selection_reward"
 the accuracy, on the client's validation sample, of what its selection agent keeps; "seconds_selection"
 are part of "seconds", and "selection_share" is how large a part over all clients of the round.
@@ -132,6 +134,7 @@ _CLIENTS = [
     _text("run_id"),
     _round(),
     _count("client", pa.int64()),
+    _field("hostile", pa.bool_(), "1"),
     _field("participated", pa.bool_(), "1", required=True),
     _text("status", required=False),
     _count("samples", pa.int64(), required=False),

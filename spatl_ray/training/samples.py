@@ -51,7 +51,7 @@ def batch_of(samples: Sequence[Samples], indices: Sequence[Rows]) -> tuple[Tenso
     if len(samples) == 1:
         return first.at(first.places(indices[0]))
     places = [each.places(index) for each, index in zip(samples, indices, strict=True)]
-    if all(each.x is first.x for each in samples):
+    if all(each.x is first.x and each.y is first.y for each in samples):
         return first.at(np.concatenate(places))
     x, y = zip(*(each.at(own) for each, own in zip(samples, places, strict=True)), strict=True)
     return torch.cat(x), torch.cat(y)

@@ -54,6 +54,20 @@ def test_groups_of_workers_change_nothing(tmp_path: Path, name: str) -> None:
     assert_identical(found[0], found[2])
 
 
+@pytest.mark.parametrize("name", [pytest.param("gaussian", marks=pytest.mark.slow), "label_flip"])
+def test_hostile_clients_train_together_with_others(tmp_path: Path, name: str) -> None:
+    """On one and on three workers to the bit; and as they train alone, up to rounding."""
+    attack = {"name": name, "share": 0.4}
+    found = {}
+    for count, groups in ((3, 1), (3, 3), (1, 1)):
+        folder = tmp_path / f"{count} {groups}"
+        experiment = together(folder, count, ALGORITHMS["scaffold"], attack=attack)
+        found[count, groups] = everything_of(experiment, groups)
+    assert_identical(found[3, 1], found[3, 3])
+    losses = [found[count, 1]["clients.train_loss"] for count in (3, 1)]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-4)
+
+
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 def test_ray_workers_change_nothing(tmp_path: Path) -> None:

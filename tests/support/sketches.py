@@ -234,7 +234,7 @@ class WithAgentState(Spatl):
 
 
 class Saboteur(Shared):
-    """FedAvg in which chosen clients send NaN, infinity or huge values, go the other way, or raise."""
+    """FedAvg in which chosen clients send NaN, infinity or huge values, or raise."""
 
     def propose(self, view: ClientView, results: Sequence[LocalResult]) -> Proposal:
         proposal = super().propose(view, results)
@@ -245,10 +245,7 @@ class Saboteur(Shared):
             return proposal
         delta = proposal.parts[DELTA]
         values = delta.values.copy()
-        if what == "away":
-            values *= -8
-        else:
-            values[0] = {"nan": np.nan, "inf": np.inf, "huge": 1e30}[what]
+        values[0] = {"nan": np.nan, "inf": np.inf, "huge": 1e30}[what]
         return replace(proposal, parts={**proposal.parts, DELTA: Part(delta.mask, values)})
 
 
