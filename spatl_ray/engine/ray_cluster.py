@@ -135,12 +135,17 @@ class RayCluster:
 
         Raises:
             LostError: a node of the workers is gone, or the nodes that are left cannot hold all workers.
+            EngineError: Ray does not answer.
         """
-        there = {node["NodeID"] for node in ray.nodes() if node["Alive"]}
+        try:
+            nodes, resources = ray.nodes(), ray.cluster_resources()
+        except RayError as error:
+            raise EngineError(f"the Ray cluster does not answer: {error}") from error
+        there = {node["NodeID"] for node in nodes if node["Alive"]}
         gone = sorted(set(map(str, self.nodes)) - there)
         if gone:
             raise LostError(f"node(s) {', '.join(gone)} of the Ray cluster are gone")
-        most = most_workers(self._engine, ray.cluster_resources())
+        most = most_workers(self._engine, resources)
         if most < self.workers:
             raise LostError(f"the Ray cluster holds {most} of {self.workers} workers by now")
 

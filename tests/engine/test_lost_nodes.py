@@ -11,7 +11,7 @@ import pytest
 from broken_off import ROUNDS, Watch, broken_off, experiment_of, without_history
 from client_rounds import committed
 from identity import assert_identical, everything, holds, state_stores
-from lost_nodes import told
+from lost_nodes import SECONDS, told
 
 from spatl_ray import resume, run
 from spatl_ray.config import Experiment
@@ -84,6 +84,7 @@ def test_a_mirrored_run_goes_on_without_one_disk(tmp_path: Path) -> None:
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
 def test_another_cluster_takes_a_mirrored_run_up(tmp_path: Path) -> None:
     """Power is gone everywhere, then one of three disks; the nodes have new names afterwards."""
     fields = {"engine": {**MIRRORED, "workers": 3}, **MLP}
@@ -137,6 +138,7 @@ def test_a_run_with_a_shared_folder_goes_on_without_a_node(tmp_path: Path, spare
 
 @pytest.mark.ray
 @pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
 @pytest.mark.parametrize(("what", "mirrored"), [("store", False), ("head", True)])
 def test_a_driver_without_its_node_ends_and_another_cluster_goes_on(
     tmp_path: Path, what: str, mirrored: bool

@@ -21,7 +21,9 @@ from spatl_ray import resume, run
 from spatl_ray.config import Experiment
 from spatl_ray.engine.folders import state_folder
 
-SECONDS = 240
+LOST = "lost on purpose:"
+
+SECONDS = 300
 """After which a driver hangs."""
 
 
@@ -44,6 +46,8 @@ class Lose(Watch):
 
     def clients_done(self, round_: int, done: int, cohort: int) -> None:
         what = self._lost.pop(str(round_), None)
+        if what is not None:
+            print(LOST, what, flush=True)
         if what == "node":
             self._cluster.remove_node(self._nodes[1], allow_graceful=False)
             shutil.rmtree(self._disks / self._nodes[1].node_id, ignore_errors=True)
@@ -87,6 +91,7 @@ def told(
         text=True,
         timeout=SECONDS,
     )
+    assert lost is None or LOST in done.stdout, done.stderr[-4000:]
     if lost is not None and set(lost.values()) != {"node"}:
         assert done.returncode == (-signal.SIGKILL if "all" in lost.values() else 1), done.stderr
         return {}
