@@ -14,7 +14,8 @@ class Engine(Strict):
 
     Attributes:
         backend: `ray`, or `serial` (one process, no Ray: the reference).
-        workers: number of ClientActors; None takes one a CPU core (or as many as the GPUs hold).
+        workers: number of ClientActors; None takes one a CPU core (or as many as the GPUs hold). A run that
+            goes on after a loss takes fewer if no more fit.
         num_cpus: CPUs a ClientActor reserves.
         num_gpus: GPUs a ClientActor reserves; a fraction shares one.
         device: to train on; `auto` is cuda if num_gpus is over 0, else cpu.

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
 import sys
 import tempfile
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, cast
@@ -31,8 +32,9 @@ from spatl_ray.engine.messages import (
 )
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.worker import Worker
+from spatl_ray.errors import LostError
 from spatl_ray.parameters import Arrays, ModelVector
-from spatl_ray.state.store import forget_undone
+from spatl_ray.state.store import forget_undone, sync_states
 from spatl_ray.training.evaluate import Score
 
 
@@ -48,13 +50,33 @@ def extend_path(paths: Sequence[str]) -> None:
 
 @dataclass(frozen=True, eq=False)
 class Job:
-    """What a worker needs of a run; it lies once in the object store."""
+    """What a worker needs of a run; it lies once in the object store.
+
+    `places` holds each worker's node and the folder of states that this node has of its own; nothing if
+    all nodes share the folder.
+    """
 
     experiment: Experiment
     data: FederatedData
     states: Path
     paths: tuple[str, ...]
     token: str
+    places: tuple[tuple[str, str], ...] = ()
+
+    def folder(self, index: int) -> Path:
+        """Where a worker finds states.
+
+        Raises:
+            LostError: it was started again on another node.
+        """
+        if not self.places:
+            return self.states
+        node, folder = self.places[index]
+        if node != _node():
+            raise LostError(
+                f"client-actor-{index} has lost node {node}, which has its clients' states"
+            )
+        return self.states / folder
 
 
 def attempts_folder(token: str) -> Path:
@@ -74,7 +96,7 @@ class ClientActor:
     """
 
     def __init__(self, index: int) -> None:
-        self._name = f"client-actor-{index}"
+        self._index, self._name = index, f"client-actor-{index}"
         self._ready: Worker | None = None
 
     def _worker(self, held: Held) -> Worker:
@@ -83,15 +105,24 @@ class ClientActor:
             job = cast(Job, ray.get(held[0]))
             extend_path(job.paths)
             device = choose_device(job.experiment.engine)
-            states = job.states / _node() if job.experiment.engine.state_mirror else job.states
-            attempts = self._attempts(job)
-            self._ready = Worker(job.experiment, job.data, states, device, self._name, attempts)
+            self._ready = Worker(
+                job.experiment,
+                job.data,
+                job.folder(self._index),
+                device,
+                self._name,
+                self._attempts(job),
+            )
         return self._ready
 
     def _attempts(self, job: Job) -> Attempts:
         """Of the processes that had this name in the same run on this node."""
         file = attempts_folder(job.token) / f"{self._name}.json"
         return Attempts(file, ray.get_runtime_context().was_current_actor_reconstructed)
+
+    def node(self, states: Path) -> tuple[str, list[str]]:
+        """The name of this process's node, and the folders that nodes have left on its disk."""
+        return _node(), [path.name for path in states.glob("*") if path.is_dir()]
 
     def facts(self, held: Held) -> Facts:
         """What the driver must know before the first round."""
@@ -103,8 +134,9 @@ class ClientActor:
         return file.exists()
 
     def forget(self, held: Held) -> None:
-        """Remove the client states of an earlier run."""
+        """Remove the client states of an earlier run, whichever node wrote them on this disk."""
         self._worker(held).store.forget()
+        shutil.rmtree(cast(Job, ray.get(held[0])).states, ignore_errors=True)
 
     def records(self, held: Held, clients: Mapping[int, int]) -> dict[int, bytes]:
         """Records of clients' states, each of the round that is given, for another node."""
@@ -118,6 +150,21 @@ class ClientActor:
     def restore(self, held: Held, last: Integers) -> None:
         """Take client states back to a checkpoint."""
         self._worker(held).store.restore(last)
+
+    def take_back(self, held: Held, last: Integers, known: Collection[str]) -> list[int]:
+        """Take this node's states back to a checkpoint, if its folder is one of those that this names.
+
+        Returns:
+            Clients whose state is not here.
+        """
+        store = self._worker(held).store
+        if store.folder.name not in known:
+            store.forget()
+        return store.take_back(last)
+
+    def sync(self, held: Held, clients: Integers) -> None:
+        """Have this node's disk hold the states of some clients."""
+        sync_states(self._worker(held).store.folder, clients)
 
     def forget_before(self, held: Held, oldest: int) -> None:
         """No checkpoint before this round is restored any more."""

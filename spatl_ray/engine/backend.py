@@ -137,19 +137,29 @@ def _homes_of(
 class Backend(Protocol):
     """Runs rounds. Whatever the backend, the numbers are the serial one's."""
 
-    def start(self) -> list[Facts]:
-        """Bring everything up; one entry a worker."""
+    def start(self, again: bool = False) -> list[Facts]:
+        """Bring everything up; one entry a worker.
+
+        Args:
+            again: for a run that goes on: fewer workers than it began with will do.
+        """
 
     def forget_states(self) -> None:
         """Remove client states of an earlier run of the same id."""
 
-    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+    def state_folders(self) -> Sequence[str]:
+        """The folders of nodes that hold states of their own; a checkpoint names them."""
+
+    def restore(
+        self, server: Arrays, round_: int, last: Integers, folders: Sequence[str] = ()
+    ) -> None:
         """Go back to before a round.
 
         Args:
             server: the server's arrays.
             round_: the round.
             last: the round of each client's state, -1 for the initial one, shape (clients,).
+            folders: what `state_folders` said then; what others hold is of no use.
 
         Raises:
             StateError: a client's state is lost.
@@ -226,7 +236,7 @@ class SerialBackend:
         self._groups = groups
         self._full = needs_payloads(experiment)
 
-    def start(self) -> list[Facts]:
+    def start(self, again: bool = False) -> list[Facts]:
         """Build worker and aggregator."""
         device = choose_device(self._experiment.engine)
         self.worker = Worker(self._experiment, self._data, self._states, device, "serial")
@@ -237,7 +247,13 @@ class SerialBackend:
         """Remove client states of an earlier run of the same id."""
         self.worker.store.forget()
 
-    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+    def state_folders(self) -> Sequence[str]:
+        """None: there is one folder."""
+        return ()
+
+    def restore(
+        self, server: Arrays, round_: int, last: Integers, folders: Sequence[str] = ()
+    ) -> None:
         """Go back to before a round."""
         self.aggregator.restore(server, round_)
         self.worker.store.restore(last)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import zlib
+from collections.abc import Collection, Mapping
 from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
@@ -18,6 +19,24 @@ def state_folder(experiment: Experiment) -> Path:
         return results / "states" / name
     # The same run may be in several results folders.
     return Path(given).absolute() / f"{name}-{zlib.crc32(str(results).encode()):08x}"
+
+
+def node_folders(seen: Mapping[str, Collection[str]]) -> dict[str, str]:
+    """The folder in which each node keeps client states of its own, below `state_folder`.
+
+    Nodes have new names once a cluster was restarted, their disks do not: a node without a folder of its name
+    takes over one that it sees and whose node is gone.
+
+    Args:
+        seen: for each node the folders that are on its disk.
+    """
+    left = {folder for folders in seen.values() for folder in folders} - seen.keys()
+    chosen = {}
+    for node in sorted(seen):
+        theirs = sorted(left.intersection(seen[node]))
+        chosen[node] = theirs[0] if theirs and node not in seen[node] else node
+        left.discard(chosen[node])
+    return chosen
 
 
 def model_file(experiment: Experiment) -> Path:

@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.engine.messages import NEVER, EvaluationTask, GroupTask, Member, PanelMember
-from spatl_ray.errors import ConfigError
+from spatl_ray.errors import ConfigError, StateError
 
 UNKNOWN = -1
 """Stands for the node of a state that was never written."""
+
+AT_ONCE = 256
+"""States that are copied again with one message."""
 
 
 class Mirror:
@@ -28,6 +32,7 @@ class Mirror:
         nodes: the name of each one's node.
         held: what their methods take first.
         clients: of the federation.
+        alone: whether one node will do, the last one of a run that had more: it has no mirror then.
 
     Raises:
         ConfigError: all workers are on one node.
@@ -37,10 +42,15 @@ class Mirror:
     """
 
     def __init__(
-        self, workers: Sequence[Any], nodes: Sequence[object], held: Sequence[Any], clients: int
+        self,
+        workers: Sequence[Any],
+        nodes: Sequence[object],
+        held: Sequence[Any],
+        clients: int,
+        alone: bool = False,
     ) -> None:
         names = sorted(set(map(str, nodes)))
-        if len(names) < 2:
+        if len(names) < 2 and not alone:
             raise ConfigError(
                 "engine.state_mirror must be false where all clients are trained on one node: there is no "
                 "second one to keep their states"
@@ -50,15 +60,19 @@ class Mirror:
         self._on: dict[int, list[Any]] = defaultdict(list)
         for worker, node in zip(workers, self._node, strict=True):
             self._on[node].append(worker)
+        self.firsts = [self._on[node][0] for node in range(len(names))]
         self._held = held
         self.kept: tuple[int, ...] = ()
         self._homes = np.full((clients, 2), UNKNOWN, dtype=np.int64)
 
-    def bring(self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]]) -> None:
+    def bring(self, tasks: Sequence[tuple[int, GroupTask | EvaluationTask]]) -> list[Any]:
         """Before tasks: the states that a task's node lacks, from a node that has them.
 
         Args:
             tasks: each with the index of its worker.
+
+        Returns:
+            References that tell whether they came.
         """
         pending = []
         for index, task in tasks:
@@ -70,8 +84,49 @@ class Mirror:
             if records:
                 pending.append((self._workers[index], records))
         # After all of them were asked for: two nodes may each lack what the other one has.
-        for worker, records in pending:
-            worker.keep.remote(self._held, self.kept, *records)
+        return [worker.keep.remote(self._held, self.kept, *records) for worker, records in pending]
+
+    def find(self, missing: Sequence[Collection[int]], last: Integers) -> Iterator[list[Any]]:
+        """After a loss: where each state is, and copies of those that are on one node only.
+
+        Args:
+            missing: for each node clients whose last state it has not.
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+
+        Yields:
+            References to some copies; all are there before the next ones are asked for.
+
+        Raises:
+            StateError: a state is on no node.
+        """
+        has = np.ones((len(missing), len(last)), dtype=np.bool_)
+        for node, clients in enumerate(missing):
+            has[node, list(clients)] = False
+        lost = np.flatnonzero((last != NEVER) & ~has.any(axis=0))
+        if lost.size:
+            client = lost[0]
+            raise StateError(
+                f"the state of client {client} after round {last[client]} is lost: none of the "
+                f"{len(missing)} node(s) has it on its disk"
+            )
+        return self._found(has, last)
+
+    def _found(self, has: Bits, last: Integers) -> Iterator[list[Any]]:
+        """`find`, once every state is somewhere; `has` tells for each node which ones are there."""
+        homes = np.argmax(has, axis=0)
+        others = has.copy()
+        others[homes, np.arange(len(last))] = False
+        alone = ~others.any(axis=0)
+        mirrors = np.where(alone, (homes + 1) % len(has), np.argmax(others, axis=0))
+        self._homes = np.stack([homes, mirrors], axis=1)
+        for node in range(len(has) if len(has) > 1 else 0):
+            clients = np.flatnonzero(alone & (homes == node) & (last != NEVER)).tolist()
+            for start in range(0, len(clients), AT_ONCE):
+                wanted = {c: int(last[c]) for c in clients[start : start + AT_ONCE]}
+                records = self.firsts[node].records.remote(self._held, wanted)
+                mirror = self.firsts[(node + 1) % len(has)]
+                # An older checkpoint may need what the copy replaces there: it then has one copy less.
+                yield [mirror.keep.remote(self._held, (), records)]
 
     def copy(self, tasks: Sequence[GroupTask], accepted: Collection[int]) -> list[Any]:
         """After a round: its new states also go to the node that mirrors theirs.
@@ -91,6 +146,8 @@ class Mirror:
             node = self._node[task.group]
             mirror = (node + 1) % len(self._on)
             self._homes[list(new)] = node, mirror
+            if mirror == node:
+                continue
             records = self._workers[task.group].records.remote(self._held, new)
             copies.append(
                 self._one_of(mirror, task.group).keep.remote(self._held, task.kept, records)

@@ -2,10 +2,7 @@
 
 from __future__ import annotations
 
-import logging
-import os
 import shutil
-import signal
 import sys
 import time
 from collections import defaultdict
@@ -17,16 +14,6 @@ from uuid import uuid4
 
 import numpy as np
 import ray
-from ray.exceptions import (
-    GetTimeoutError,
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    RayError,
-    WorkerCrashedError,
-)
 
 from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
@@ -42,6 +29,7 @@ from spatl_ray.engine.backend import (
     settled,
 )
 from spatl_ray.engine.clock import surplus
+from spatl_ray.engine.folders import node_folders
 from spatl_ray.engine.messages import (
     ClientReport,
     Evaluation,
@@ -53,22 +41,12 @@ from spatl_ray.engine.messages import (
 )
 from spatl_ray.engine.placed_states import PlacedStates
 from spatl_ray.engine.profile import Span
-from spatl_ray.engine.schedule import count_workers
-from spatl_ray.errors import EngineError, LostError, SpatlError
+from spatl_ray.engine.ray_cluster import RayCluster
+from spatl_ray.errors import EngineError
 from spatl_ray.parameters import Arrays
 
 NOWHERE = -1
 """The home of a client whose state no worker has in memory."""
-
-GONE = (
-    LocalRayletDiedError,
-    NodeDiedError,
-    ObjectLostError,
-    OutOfMemoryError,
-    RayActorError,
-    WorkerCrashedError,
-)
-"""What Ray raises when a process or node is gone that cannot be started again, or what it held."""
 
 RESTARTS = 4
 """How often a ClientActor is started again: a client that takes processes along is found out before."""
@@ -81,13 +59,15 @@ START_SECONDS = 900.0
 class _Begun:
     """A round that the workers have: references to what is or will be there.
 
-    `waiting` maps each group's reports to who makes them, and of what.
+    `waiting` maps each group's reports to who makes them, and of what; `brought` are the client states that
+    had to move first.
     """
 
     broadcast: Any
     tasks: Sequence[GroupTask]
     groups: Sequence[Any]
     waiting: Mapping[Any, tuple[Any, GroupTask]]
+    brought: Sequence[Any]
 
 
 class RayBackend:
@@ -105,23 +85,22 @@ class RayBackend:
         self._states = states
         self._full = needs_payloads(experiment)
         self._picks = experiment.asked_size > experiment.cohort_size
-        self._owns_ray = False
+        self._cluster = RayCluster(experiment.engine)
         self._held: list[Any] = []
         self._workers: list[Any] = []
         self._nodes: list[object] = []
+        self._folders: list[str] = []
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
         self._begun: _Begun | None = None
         self._token = uuid4().hex[:12]
 
-    def start(self) -> list[Facts]:
+    def start(self, again: bool = False) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
-        self._connect()
+        self._cluster.connect()
         engine = self._experiment.engine
-        count = count_workers(engine, ray.cluster_resources())
+        count = self._cluster.count(fewer=again)
         paths = tuple(sys.path)
-        job = Job(self._experiment, self._data, self._states, paths, self._token)
-        self._held = [ray.put(job)]
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
         self._aggregator = aggregator.remote(self._experiment, self._data.dataset.spec, paths)
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
@@ -131,27 +110,50 @@ class RayBackend:
             max_task_retries=RESTARTS,
         )
         self._workers = [client.remote(index) for index in range(count)]
-        started = [w.facts.remote(self._held) for w in self._workers]
-        facts: list[Facts] = self._get(started, START_SECONDS)
+        places = self._places() if engine.state_mirror else ()
+        job = Job(self._experiment, self._data, self._states, paths, self._token, places)
+        self._held, self._folders = [ray.put(job)], sorted({folder for _, folder in places})
+        facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)
-        self._nodes = [fact.hardware["node"] for fact in facts]
+        self._nodes = self._cluster.nodes = [fact.hardware["node"] for fact in facts]
         mirrored = self._experiment.clients if engine.state_mirror else None
-        held, get = self._held, self._get
+        held, get = self._held, self._cluster.get
         if facts[0].has_states:
             workers, nodes = self._workers, self._nodes
         else:  # What lies there is an earlier run's.
             workers, nodes, mirrored = self._workers[:1], self._nodes[:1], None
-        self._placed = PlacedStates(workers, nodes, held, get, self._states, mirrored)
+        self._placed = PlacedStates(workers, nodes, held, get, self._states, mirrored, again)
         return facts
+
+    def _started(self, references: list[Any]) -> list[Any]:
+        """What starting actors answer."""
+        try:
+            return list(self._cluster.get(references, START_SECONDS))
+        except TimeoutError as error:
+            raise EngineError(
+                f"the actors did not start within {START_SECONDS:.0f} seconds"
+            ) from error
+
+    def _places(self) -> tuple[tuple[str, str], ...]:
+        """Each worker's node, and its folder of states there."""
+        found = self._started([worker.node.remote(self._states) for worker in self._workers])
+        folders = node_folders(dict(found))
+        return tuple((node, folders[node]) for node, _ in found)
+
+    def state_folders(self) -> list[str]:
+        """The folders of nodes that hold states of their own."""
+        return self._folders
 
     def forget_states(self) -> None:
         """Remove client states of an earlier run of the same id, on every node."""
         self._placed.forget()
 
-    def restore(self, server: Arrays, round_: int, last: Integers) -> None:
+    def restore(
+        self, server: Arrays, round_: int, last: Integers, folders: Sequence[str] = ()
+    ) -> None:
         """Go back to before a round."""
-        self._get(self._aggregator.restore.remote(server, round_))
-        self._placed.restore(last)
+        self._cluster.get(self._aggregator.restore.remote(server, round_))
+        self._placed.restore(last, folders)
 
     def sync(self, clients: Integers) -> None:
         """Have the disk hold the states of some clients."""
@@ -163,7 +165,7 @@ class RayBackend:
 
     def _check_server(self, facts: list[Facts]) -> None:
         """The aggregator's process must do the same arithmetic as the workers', too."""
-        server = self._get(self._aggregator.facts.remote())
+        server = self._cluster.get(self._aggregator.facts.remote())
         on_cpu = {f.fingerprint for f in facts if f.hardware["device"] == "cpu"}
         if on_cpu - {server} and not self._experiment.engine.allow_mixed:
             raise EngineError(
@@ -181,6 +183,7 @@ class RayBackend:
         """
         start = time.perf_counter()
         begun, self._begun = self._begun or self._begin(plan), None
+        self._cluster.get(list(begun.brought))
         reports: list[ClientReport] = []
         late: frozenset[int] = frozenset()
         if self._picks:
@@ -195,16 +198,16 @@ class RayBackend:
         copies = [] if self._full else self._copy(begun, reports)
         if not self._full and (after := following(reports)) is not None:
             self._begun = self._begin(after)
-        stepped: StepReport = self._get(step)
+        stepped: StepReport = self._cluster.get(step)
         if self._full:
-            self._get(
+            self._cluster.get(
                 [
                     worker.commit.remote(self._held, task, begun.broadcast, step)
                     for worker, task in begun.waiting.values()
                 ]
             )
         final = settled(reports, stepped.verdicts)
-        self._get(copies or self._copy(begun, final))
+        self._cluster.get(copies or self._copy(begun, final))
         return RoundOutcome(final, trained - start, stepped.seconds)
 
     def _copy(self, begun: _Begun, reports: Sequence[ClientReport]) -> list[Any]:
@@ -216,7 +219,7 @@ class RayBackend:
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
         groups, waiting = [], {}
         tasks = plan.groups(len(self._workers), self._homes)
-        self._placed.bring([(task.group, task) for task in tasks], plan.kept)
+        brought = self._placed.bring([(task.group, task) for task in tasks], plan.kept)
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
@@ -224,7 +227,7 @@ class RayBackend:
             groups.append(group)
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
-        return _Begun(broadcast, tasks, groups, waiting)
+        return _Begun(broadcast, tasks, groups, waiting, brought)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
@@ -248,12 +251,13 @@ class RayBackend:
         whole = self._aggregator.global_model.remote()
         models = [None] * (len(self._workers) - 1) + [whole]
         tasks = plan.tasks(len(self._workers), self._homes)
-        self._placed.bring(list(enumerate(tasks)))
+        brought = self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.evaluate.remote(self._held, task, broadcast, model)
             for worker, task, model in zip(self._workers, tasks, models, strict=True)
         ]
-        answers = self._get(pending)
+        self._cluster.get(brought)
+        answers = self._cluster.get(pending)
         clients = sorted((s for scores, _ in answers for s in scores), key=lambda s: s.client)
         global_test = next((score for _, score in answers if score is not None), None)
         return Evaluation(tuple(clients), global_test, time.perf_counter() - start)
@@ -263,23 +267,24 @@ class RayBackend:
         clients = [m.client for m in plan.members]
         broadcast = self._aggregator.broadcast.remote(plan.round, clients)
         tasks = plan.tasks(len(self._workers), self._homes)
-        self._placed.bring(list(enumerate(tasks)))
+        brought = self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.losses.remote(self._held, task, broadcast)
             for worker, task in zip(self._workers, tasks, strict=True)
         ]
-        answers = self._get(pending)
-        sizes = self._get(self._aggregator.sizes.remote(broadcast, clients))
+        self._cluster.get(brought)
+        answers = self._cluster.get(pending)
+        sizes = self._cluster.get(self._aggregator.sizes.remote(broadcast, clients))
         return Losses({c: loss for answer in answers for c, loss in answer.items()}, sizes)
 
     def arrays(self) -> Arrays:
         """The server's arrays."""
-        arrays: Arrays = self._get(self._aggregator.arrays.remote())
+        arrays: Arrays = self._cluster.get(self._aggregator.arrays.remote())
         return arrays
 
     def snapshot(self) -> tuple[int, Arrays]:
         """The round to come, and the server's arrays before it, also in the middle of a round."""
-        taken: tuple[int, Arrays] = self._get(self._aggregator.snapshot.remote())
+        taken: tuple[int, Arrays] = self._cluster.get(self._aggregator.snapshot.remote())
         return taken
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
@@ -289,68 +294,22 @@ class RayBackend:
             for index, worker in enumerate(self._workers)
         }
         pending["aggregator"] = self._aggregator.spans.remote()
-        return dict(zip(pending, self._get(list(pending.values())), strict=True))
+        return dict(zip(pending, self._cluster.get(list(pending.values())), strict=True))
 
     def close(self) -> None:
         """Stop the actors, and Ray if it was started here."""
         shutil.rmtree(attempts_folder(self._token), ignore_errors=True)  # of this node
-        for actor in [*self._workers, self._aggregator]:
-            if actor is not None and ray.is_initialized():
-                ray.kill(actor)
+        self._cluster.close([*self._workers, self._aggregator])
         self._workers, self._aggregator, self._held, self._begun = [], None, [], None
         self._homes.fill(NOWHERE)
-        if self._owns_ray:
-            ray.shutdown()
-            self._owns_ray = False
-
-    def _connect(self) -> None:
-        """Join the given cluster, or Ray as this process already knows it, or start it here."""
-        if ray.is_initialized():
-            return
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
-        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
-        # By default Ray's workers run at the lowest priority but four: on a machine that does
-        # anything else, actors then need minutes to start (seen: more than five).
-        os.environ.setdefault("RAY_worker_niceness", "0")
-        address = self._experiment.engine.address
-        on_sigterm = signal.getsignal(signal.SIGTERM)
-        try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            raise EngineError(
-                f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
-            ) from error
-        self._owns_ray = True
-        # Ray ends the process on SIGTERM; who called may want to end the run first.
-        if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
-            signal.signal(signal.SIGTERM, on_sigterm)
 
     def _collect(self, waiting: list[Any], done: Done) -> list[ClientReport]:
         """All groups' reports, telling `done` as each group ends."""
         reports: list[ClientReport] = []
         while waiting:
-            ready, waiting = ray.wait(waiting, num_returns=1)
+            ready, waiting = self._cluster.wait(waiting)
             for reference in ready:
-                reported = self._get(reference)
+                reported = self._cluster.get(reference)
                 reports.extend(reported)
                 done(len(reported))
         return reports
-
-    def _get(self, references: Any, timeout: float | None = None) -> Any:
-        """`ray.get` with this package's errors."""
-        try:
-            return ray.get(references, timeout=timeout)
-        except GetTimeoutError as error:
-            raise EngineError(f"the actors did not start within {timeout:.0f} seconds") from error
-        except RayError as error:
-            cause = getattr(error, "cause", None)
-            if isinstance(cause, SpatlError):
-                raise cause from error
-            if isinstance(error, GONE):
-                raise LostError(f"a Ray actor, node or object is gone: {error}") from error
-            raise EngineError(f"a Ray actor failed: {error}") from error

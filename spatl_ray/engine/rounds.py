@@ -29,7 +29,7 @@ from spatl_ray.engine.folders import (
     remove_leftovers,
 )
 from spatl_ray.engine.keeper import Keeper
-from spatl_ray.engine.messages import ClientReport, Evaluation, RoundOutcome
+from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome
 from spatl_ray.engine.profile import Span, Spans, write_trace
 from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.schedule import sample_panel
@@ -102,13 +102,15 @@ class Rounds:
         # Now: a trace that is edited during the run must not give it another id.
         self._run_id, self._model = self.experiment.run_id, model_file(self.experiment)
 
-    def begin(self, broken_off: BrokenOff | None) -> None:
-        """Go to the first round, of a new run or one that goes on."""
+    def begin(self, facts: Sequence[Facts], broken_off: BrokenOff | None) -> None:
+        """Go to the first round, of a new run or one that goes on; `facts` are of its workers."""
         remove_leftovers(self.experiment)
         if broken_off is None or broken_off.checkpoint is None:
             self._keeper.files.clear()
         if broken_off is not None:
-            self.notes += rows.resumed(broken_off.first, broken_off.faults, datetime.now(UTC))
+            now = datetime.now(UTC)
+            self.notes += rows.resumed(broken_off.first, broken_off.faults, now)
+            self.notes += rows.shrunk(self.experiment.engine, facts, now)
         self._go_to(None if broken_off is None else broken_off.checkpoint)
 
     def _go_to(self, checkpoint: Checkpoint | None) -> None:
@@ -126,7 +128,8 @@ class Rounds:
         self.ledger = rows.Ledger(**checkpoint.facts["ledger"])
         self.someone_trained = checkpoint.facts["someone_trained"]
         self.lost = checkpoint.facts["lost"]
-        self.backend.restore(checkpoint.server, self.round, self._cohorts.last)
+        folders = checkpoint.facts.get("state_folders", ())
+        self.backend.restore(checkpoint.server, self.round, self._cohorts.last, folders)
         self._keeper.went_to(checkpoint)
 
     def _facts(self) -> dict[str, object]:
@@ -136,6 +139,7 @@ class Rounds:
             "ledger": asdict(self.ledger),
             "someone_trained": self.someone_trained,
             "lost": self.lost,
+            "state_folders": list(self.backend.state_folders()),
         }
 
     def to_end(self, signals: HeldSignals) -> RunSummary:
@@ -168,33 +172,53 @@ class Rounds:
         for callback in self.callbacks:
             callback.run_started(self.experiment, self._run_id)
         self._take_notes()
-        while self.round < self.experiment.rounds:
-            try:
+        while not self._went_to_end():
+            pass
+
+    def _went_to_end(self) -> bool:
+        """All rounds from here on; False if something was lost, and they are to come again."""
+        try:
+            while self.round < self.experiment.rounds:
                 self._round(self.round)
-            except LostError as lost:
-                self._recover(lost)
-                continue
-            self.round += 1
-            self._keeper.take_if_due(self.round - 1, self._facts)
-        # Kept for `spatl export`: the server's arrays, the global model among them.
+                self.round += 1
+                self._keeper.take_if_due(self.round - 1, self._facts)
+            self._save()
+        except LostError as lost:
+            self._recover(lost)
+            return False
+        return True
+
+    def _save(self) -> None:
+        """Keep the server's arrays, the global model among them, for `spatl export`."""
         save_server(self._model, self.backend.arrays(), self.blueprint.algorithm.spaces())
 
     def _recover(self, lost: LostError) -> None:
-        """Go back to the newest checkpoint, with new actors.
+        """Go back to the newest checkpoint, with new actors; more may be lost meanwhile.
 
         Raises:
             LostError: that did not help.
         """
-        self.losses[self.round] += 1
-        if self.losses[self.round] > MOST_LOSSES:
-            raise lost
+        round_ = self.round
+        while True:
+            self.losses[round_] += 1
+            if self.losses[round_] > MOST_LOSSES:
+                raise lost
+            try:
+                self._go_back(lost, round_)
+                return
+            except LostError as another:
+                lost = another
+
+    def _go_back(self, lost: LostError, round_: int) -> None:
+        """Try once to recover from a loss in a round."""
         checkpoint, faults = self._keeper.files.newest()
-        first = 0 if checkpoint is None else checkpoint.round + 1
-        self.notes += rows.recovered(self.round, first, str(lost), faults, datetime.now(UTC))
+        first, now = 0 if checkpoint is None else checkpoint.round + 1, datetime.now(UTC)
+        self.notes += rows.recovered(round_, first, str(lost), faults, now)
         self.backend.close()
-        self.backend.start()
+        facts = self.backend.start(again=True)
         self.writer.rewind(first)
         self._go_to(checkpoint)
+        self.notes += rows.shrunk(self.experiment.engine, facts, now)
         self._take_notes()
 
     def _take_notes(self) -> None:

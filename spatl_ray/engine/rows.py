@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatl_ray.arrays import Bits
-from spatl_ray.config import Experiment
+from spatl_ray.config import Engine, Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.environment import versions
 from spatl_ray.engine.messages import (
@@ -339,6 +339,19 @@ def recovered(round_: int, first: int, lost: str, faults: Sequence[str], now: ob
     """The events of a run that lost something in a round and goes on with round `first`."""
     message = f"in round {round_}, from round {first} on: {lost}"
     return [_of_run("recovered", message, now), *_passed_over(faults, now)]
+
+
+def shrunk(engine: Engine, facts: Sequence[Facts], now: object) -> list[Row]:
+    """The events of a run that goes on with less than it began with; `facts` are of its workers."""
+    events = []
+    if len(facts) < (engine.workers or 0):
+        message = f"{len(facts)} of {engine.workers}: the cluster does not hold more"
+        events.append(_of_run("fewer workers", message, now))
+    nodes = {fact.hardware.get("node") for fact in facts}
+    if engine.state_mirror and facts[0].has_states and len(nodes) < 2:
+        message = "one node is left: its disk alone holds the clients' states"
+        events.append(_of_run("no mirror", message, now))
+    return events
 
 
 def _passed_over(faults: Sequence[str], now: object) -> list[Row]:

@@ -87,14 +87,14 @@ def carry_out(
     _say(listeners, _starting(experiment))
     backend = backend or make_backend(experiment, data, state_folder(experiment))
     try:
-        facts = backend.start()
+        facts = backend.start(again=broken_off is not None)
         refuse_mixed(experiment, facts)
         run_row = rows.run_row(experiment, data, facts)
         writer.refuse_other_data(run_row)
         job = Rounds(
             experiment, data, blueprint, backend, writer, (*loggers, *listeners), checkpoints
         )
-        job.begin(broken_off)
+        job.begin(facts, broken_off)
         with HeldSignals() as signals:
             writer.start(run_row)
             return job.to_end(signals)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import heapq
 import math
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 
@@ -161,24 +161,38 @@ class CostModel:
         return (fixed, slope) if fixed > 0 else (0.0, 1.0)
 
 
-def count_workers(engine: Engine, resources: dict[str, float]) -> int:
+def most_workers(engine: Engine, resources: Mapping[str, float]) -> int:
+    """As many ClientActors as a cluster's CPUs and GPUs hold; arguments are those of `count_workers`."""
+    needs = _needs(engine)
+    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
+    return min(fits) if fits else os.cpu_count() or 1
+
+
+def _needs(engine: Engine) -> dict[str, float]:
+    """Of a ClientActor, by Ray's names."""
+    return {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
+
+
+def count_workers(engine: Engine, resources: Mapping[str, float], fewer: bool = False) -> int:
     """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
 
     Args:
         engine: the config.
         resources: of the cluster, by Ray's names.
+        fewer: take as many as fit if not all do.
 
     Raises:
         ConfigError: the cluster cannot hold them.
     """
-    needs = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
-    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
-    most = min(fits) if fits else os.cpu_count() or 1
+    needs, most = _needs(engine), most_workers(engine, resources)
+    wanted = engine.workers or most
+    if fewer:
+        wanted = min(wanted, most)
     if engine.num_gpus and not resources.get("GPU"):
         raise ConfigError(
             f"engine.num_gpus must be 0 on a cluster without a GPU, got {engine.num_gpus:g}"
         )
-    if most < (engine.workers or 1):
+    if most < max(1, wanted):
         has = ", ".join(
             f"{resources.get(kind, 0):g} {kind}" for kind, need in needs.items() if need
         )
@@ -186,4 +200,4 @@ def count_workers(engine: Engine, resources: dict[str, float]) -> int:
             f"engine.workers must fit the cluster ({has}): with num_cpus={engine.num_cpus:g} and "
             f"num_gpus={engine.num_gpus:g} at most {most} do, got {engine.workers or 1}"
         )
-    return engine.workers or most
+    return wanted

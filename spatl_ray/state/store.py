@@ -167,32 +167,49 @@ class StateStore:
         Raises:
             StateError: a state is neither in its slots nor among what was kept of them.
         """
+        for client in self.take_back(last):
+            path, _ = self._place(client)
+            raise StateError(
+                f"{path}: the state of client {client} after round {last[client]} is lost: neither its "
+                f"slots nor {self.undo.folder} hold it"
+            )
+
+    def take_back(self, last: Integers) -> list[int]:
+        """Go back to a checkpoint as `restore` does; returns the clients whose state is not here.
+
+        Args:
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+        """
         if not self.initial:
-            return
+            return []
         self.cache = Cache(self.cache.most)
         undone: dict[int, bytes] = {}
         for client, record in self.undo.entries():
             path, _ = self._place(client)
             if self._round(record[: _HEADER.size], path, client) == last[client]:
                 undone[client] = record
-        for shard in range(-(-len(last) // CLIENTS_A_SHARD)):
-            first = shard * CLIENTS_A_SHARD
-            self._restore_shard(first, last[first : first + CLIENTS_A_SHARD], undone)
+        missing: list[int] = []
+        for first in range(0, len(last), CLIENTS_A_SHARD):
+            missing += self._restore_shard(first, last[first : first + CLIENTS_A_SHARD], undone)
+        return missing
 
-    def _restore_shard(self, first: int, last: Integers, undone: Mapping[int, bytes]) -> None:
-        """Restore the clients of one file."""
+    def _restore_shard(self, first: int, last: Integers, undone: Mapping[int, bytes]) -> list[int]:
+        """Restore the clients of one file; returns those whose state is not here."""
         path, _ = self._place(first)
         if not path.exists() and (last < 0).all():
-            return
+            return []
         with self._opened(path) as descriptor:
             self._check_length(descriptor, path, first)
-            for client, written in enumerate(last.tolist(), start=first):
-                self._restore_client(descriptor, client, written, undone.get(client))
+            return [
+                client
+                for client, written in enumerate(last.tolist(), start=first)
+                if not self._restore_client(descriptor, client, written, undone.get(client))
+            ]
 
     def _restore_client(
         self, descriptor: int, client: int, written: int, undone: bytes | None
-    ) -> None:
-        """Have one slot hold the state of a round, and none a later or a damaged one."""
+    ) -> bool:
+        """Have one slot hold the state of a round, and none a later or a damaged one, if it is here."""
         path, offset = self._place(client)
         places = (offset, offset + self._slot)
         rounds = [self._whole(descriptor, place, path, client) for place in places]
@@ -201,13 +218,10 @@ class StateStore:
             if not stays and any(os.pread(descriptor, _HEADER.size, place)):
                 os.pwrite(descriptor, bytes(_HEADER.size), place)
         if written < 0 or written in rounds:
-            return
-        if undone is None:
-            raise StateError(
-                f"{path}: the state of client {client} after round {written} is lost: neither its slots "
-                f"nor {self.undo.folder} hold it"
-            )
-        self._put(descriptor, undone, places[kept.index(False) if False in kept else 0])
+            return True
+        if undone is not None:
+            self._put(descriptor, undone, places[kept.index(False) if False in kept else 0])
+        return undone is not None
 
     def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
         """The round of a slot's record, None without one or if it is damaged."""

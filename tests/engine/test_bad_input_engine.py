@@ -233,6 +233,9 @@ def test_workers_fill_the_cluster(
 def test_more_workers_than_the_cluster_holds() -> None:
     with pytest.raises(ConfigError, match=r"engine\.workers must fit the cluster \(2 CPU\).*got 3"):
         count_workers(Engine(workers=3), {"CPU": 2.0})
+    assert count_workers(Engine(workers=3), {"CPU": 2.0}, fewer=True) == 2
+    with pytest.raises(ConfigError, match=r"engine\.workers must fit the cluster \(0 CPU\)"):
+        count_workers(Engine(workers=3), {}, fewer=True)
 
 
 def test_all_faults_of_data_and_model_at_once(tmp_path: Path) -> None:

@@ -8,9 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from small_runs import images, small
-
-from spatl_ray.data.federated import federate
+from small_runs import small
 
 
 @pytest.fixture
@@ -27,7 +25,7 @@ def test_a_callers_sigterm_handler_outlives_the_start_of_ray(
     tmp_path: Path, before: Any, has_own: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """`ray.init` sets one that exits at once; where nobody listened, it is better than none."""
-    from spatl_ray.engine import ray_backend
+    from spatl_ray.engine import ray_cluster
 
     def callers(*_: object) -> None:
         """The command line's."""
@@ -38,10 +36,8 @@ def test_a_callers_sigterm_handler_outlives_the_start_of_ray(
     def init(**_: object) -> None:
         signal.signal(signal.SIGTERM, rays)
 
-    monkeypatch.setattr(ray_backend.ray, "init", init)
-    monkeypatch.setattr(ray_backend.ray, "is_initialized", lambda: False)
+    monkeypatch.setattr(ray_cluster.ray, "init", init)
+    monkeypatch.setattr(ray_cluster.ray, "is_initialized", lambda: False)
     signal.signal(signal.SIGTERM, callers if has_own else signal.SIG_DFL)
-    experiment = small(tmp_path)
-    data = federate(images(8), experiment)
-    ray_backend.RayBackend(experiment, data, tmp_path)._connect()
+    ray_cluster.RayCluster(small(tmp_path).engine).connect()
     assert signal.getsignal(signal.SIGTERM) is (callers if has_own else rays)

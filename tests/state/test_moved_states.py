@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 from client_states import INITIAL, is_initial, state, value_of
 
@@ -77,6 +78,23 @@ def test_what_is_not_there_cannot_move(tmp_path: Path) -> None:
     one.write(5, 3, state(3), -1)
     with pytest.raises(StateError, match="state of client 5 after round 2 is not there"):
         one.record(5, 2)
+
+
+def test_a_store_tells_which_states_it_lacks(tmp_path: Path) -> None:
+    """After it has gone back; a copy of another node's fills the gap."""
+    one, other = two(tmp_path)
+    for store, clients in ((one, (0, 1)), (other, (1, 2))):
+        for client in clients:
+            store.write(client, 3, state(client), -1)
+            store.write(client, 6, state(9), 3)
+    last = np.array([3, 3, 3, -1])
+    assert one.take_back(last) == [2]
+    assert other.take_back(last) == [0]
+    one.keep(2, other.record(2, 3))
+    assert [value_of(one.read(client, 3)) for client in range(3)] == [0, 1, 2]
+    assert one.take_back(last) == []
+    with pytest.raises(StateError, match="after round 6 is not there"):
+        one.read(1, 6)
 
 
 def test_a_store_forgets(tmp_path: Path) -> None:

@@ -1,0 +1,162 @@
+"""The Ray cluster as the driver sees it: joined or started here, and watched while it is waited for."""
+
+from __future__ import annotations
+
+import logging
+import math
+import os
+import signal
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import ray
+from ray.exceptions import (
+    GetTimeoutError,
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    RayError,
+    WorkerCrashedError,
+)
+
+from spatl_ray.config import Engine
+from spatl_ray.engine.schedule import count_workers, most_workers
+from spatl_ray.errors import EngineError, LostError, SpatlError
+
+GONE = (
+    LocalRayletDiedError,
+    NodeDiedError,
+    ObjectLostError,
+    OutOfMemoryError,
+    RayActorError,
+    WorkerCrashedError,
+)
+"""What Ray raises when a process or node is gone that cannot be started again, or what it held."""
+
+WATCH_SECONDS = 5.0
+"""After which who waits for workers asks whether their nodes are there."""
+
+
+class RayCluster:
+    """Joins or starts Ray, and waits for actors with this package's errors.
+
+    Args:
+        engine: the config.
+
+    Attributes:
+        workers: number of ClientActors that there should be.
+        nodes: the name of each one's node, once it is known.
+    """
+
+    def __init__(self, engine: Engine) -> None:
+        self._engine = engine
+        self._is_own = False
+        self.workers = 0
+        self.nodes: list[object] = []
+
+    def connect(self) -> None:
+        """Join the given cluster, or Ray as this process already knows it, or start it here."""
+        if ray.is_initialized():
+            return
+        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+        os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+        # By default Ray's workers run at the lowest priority but four: on a machine that does
+        # anything else, actors then need minutes to start (seen: more than five).
+        os.environ.setdefault("RAY_worker_niceness", "0")
+        address = self._engine.address
+        on_sigterm = signal.getsignal(signal.SIGTERM)
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            raise EngineError(
+                f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
+            ) from error
+        self._is_own = True
+        # Ray ends the process on SIGTERM; who called may want to end the run first.
+        if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
+            signal.signal(signal.SIGTERM, on_sigterm)
+
+    def count(self, fewer: bool) -> int:
+        """How many workers there are to be; `fewer` than configured if not all fit and that is allowed.
+
+        Raises:
+            ConfigError: the cluster cannot hold them.
+        """
+        self.workers = count_workers(self._engine, ray.cluster_resources(), fewer)
+        return self.workers
+
+    def close(self, actors: Sequence[Any]) -> None:
+        """Stop actors, and Ray if it was started here."""
+        self.workers, self.nodes = 0, []
+        for actor in actors:
+            if actor is not None and ray.is_initialized():
+                ray.kill(actor)
+        if self._is_own:
+            ray.shutdown()
+            self._is_own = False
+
+    def wait(self, references: list[Any]) -> tuple[list[Any], list[Any]]:
+        """The next of what is waited for that is there, and all others."""
+        while True:
+            ready, others = ray.wait(references, num_returns=1, timeout=WATCH_SECONDS)
+            if ready:
+                return ready, others
+            self._check_nodes()
+
+    def get(self, references: Any, limit: float = math.inf) -> Any:
+        """`ray.get` with this package's errors.
+
+        Raises:
+            TimeoutError: it took longer than `limit` seconds.
+            SpatlError: what an actor raised; LostError for one that is gone.
+        """
+        end = time.monotonic() + limit
+        while True:
+            left = max(0.0, end - time.monotonic())
+            try:
+                return ray.get(references, timeout=min(WATCH_SECONDS, left))
+            except GetTimeoutError:
+                if left <= WATCH_SECONDS:
+                    raise
+                self._check_nodes()
+            except RayError as error:
+                raise _translated(error) from error
+
+    def _check_nodes(self) -> None:
+        """Raise if Ray would wait for ever for a node that is gone to come back.
+
+        Raises:
+            LostError: a node of the workers is gone, or the nodes that are left cannot hold all workers.
+            EngineError: Ray does not answer.
+        """
+        try:
+            nodes, resources = ray.nodes(), ray.cluster_resources()
+        except RayError as error:
+            raise EngineError(f"the Ray cluster does not answer: {error}") from error
+        there = {node["NodeID"] for node in nodes if node["Alive"]}
+        gone = sorted(set(map(str, self.nodes)) - there)
+        if gone:
+            raise LostError(f"node(s) {', '.join(gone)} of the Ray cluster are gone")
+        most = most_workers(self._engine, resources)
+        if most < self.workers:
+            raise LostError(f"the Ray cluster holds {most} of {self.workers} workers by now")
+
+
+def _translated(error: RayError) -> SpatlError:
+    """This package's error for one of Ray's, or for what that says was the cause."""
+    cause: BaseException | None = error
+    while cause is not None:
+        if isinstance(cause, SpatlError):
+            return cause
+        if isinstance(cause, GONE):
+            return LostError(f"a Ray actor, node or object is gone: {cause}")
+        cause = getattr(cause, "cause", None)
+    return EngineError(f"a Ray actor failed: {error}")
