@@ -133,6 +133,7 @@ class Rounds:
             "ledger": asdict(self.ledger),
             "someone_trained": self.someone_trained,
             "lost": self.lost,
+            "rows": self.writer.rows(),
         }
 
     def to_end(self, signals: HeldSignals) -> RunSummary:
@@ -149,7 +150,18 @@ class Rounds:
             error = _recorded(problem)
             raise
         finally:
+            self._close(status, error)
+        folder = Path(self.experiment.results.folder).absolute()
+        return RunSummary(self._run_id, folder, status, self.last)
+
+    def _close(self, status: str, error: str | None) -> None:
+        """Close the results and tell how the run ended."""
+        try:
             self.writer.finish(status, error)
+        except SpatlError:
+            status = "failed"
+            raise
+        finally:
             self._say_goodbye(status)
             if status == "finished":
                 self._keeper.tidy_up()
@@ -158,8 +170,6 @@ class Rounds:
                     self._take_spans()
             if self.tracks:
                 write_trace(profile_file(self.experiment), self.tracks)
-        folder = Path(self.experiment.results.folder).absolute()
-        return RunSummary(self._run_id, folder, status, self.last)
 
     def _all_rounds(self) -> None:
         for callback in self.callbacks:
@@ -173,6 +183,7 @@ class Rounds:
                 continue
             self.round += 1
             self._keeper.take_if_due(self.round - 1, self._facts)
+        self.writer.flush()  # finds out whether what was written is still there
         # Kept for `spatl export`: the server's arrays, the global model among them.
         save_server(self._model, self.backend.arrays(), self.blueprint.algorithm.spaces())
 
