@@ -165,7 +165,8 @@ class StateStore:
             last: the round of each client's state, -1 for the initial one, shape (clients,).
 
         Raises:
-            StateError: a state is neither in its slots nor among what was kept of them.
+            StateError: a state is neither in its slots nor among what was kept of them; then nothing
+                has changed.
         """
         if not self.initial:
             return
@@ -175,39 +176,51 @@ class StateStore:
             path, _ = self._place(client)
             if self._round(record[: _HEADER.size], path, client) == last[client]:
                 undone[client] = record
-        for shard in range(-(-len(last) // CLIENTS_A_SHARD)):
-            first = shard * CLIENTS_A_SHARD
-            self._restore_shard(first, last[first : first + CLIENTS_A_SHARD], undone)
+        # All files are looked at before any is changed: what is refused stays as it was.
+        shards = range(0, len(last), CLIENTS_A_SHARD)
+        changes = [self._changes(s, last[s : s + CLIENTS_A_SHARD], undone) for s in shards]
+        for first, own in zip(shards, changes, strict=True):
+            if own:
+                with self._opened(self._place(first)[0]) as descriptor:
+                    for place, record in own:
+                        self._put(descriptor, record, place)
 
-    def _restore_shard(self, first: int, last: Integers, undone: Mapping[int, bytes]) -> None:
-        """Restore the clients of one file."""
+    def _changes(
+        self, first: int, last: Integers, undone: Mapping[int, bytes]
+    ) -> list[tuple[int, bytes]]:
+        """What restoring the clients of one file writes, each with its place."""
         path, _ = self._place(first)
+        changes: list[tuple[int, bytes]] = []
         if not path.exists() and (last < 0).all():
-            return
-        with self._opened(path) as descriptor:
-            self._check_length(descriptor, path, first)
+            return changes
+        # A file that is not there reads as one in which nothing was written.
+        with open(path if path.exists() else os.devnull, "rb") as file:
+            self._check_length(file.fileno(), path, first)
             for client, written in enumerate(last.tolist(), start=first):
-                self._restore_client(descriptor, client, written, undone.get(client))
+                changes += self._client_changes(file.fileno(), client, written, undone.get(client))
+        return changes
 
-    def _restore_client(
+    def _client_changes(
         self, descriptor: int, client: int, written: int, undone: bytes | None
-    ) -> None:
-        """Have one slot hold the state of a round, and none a later or a damaged one."""
+    ) -> list[tuple[int, bytes]]:
+        """So that one slot holds the state of a round, and none a later or a damaged one."""
         path, offset = self._place(client)
         places = (offset, offset + self._slot)
         rounds = [self._whole(descriptor, place, path, client) for place in places]
         kept = [found is not None and found <= written for found in rounds]
-        for place, stays in zip(places, kept, strict=True):
-            if not stays and any(os.pread(descriptor, _HEADER.size, place)):
-                os.pwrite(descriptor, bytes(_HEADER.size), place)
+        changes = [
+            (place, bytes(_HEADER.size))
+            for place, stays in zip(places, kept, strict=True)
+            if not stays and any(os.pread(descriptor, _HEADER.size, place))
+        ]
         if written < 0 or written in rounds:
-            return
+            return changes
         if undone is None:
             raise StateError(
                 f"{path}: the state of client {client} after round {written} is lost: neither its slots "
                 f"nor {self.undo.folder} hold it"
             )
-        self._put(descriptor, undone, places[kept.index(False) if False in kept else 0])
+        return [*changes, (places[kept.index(False) if False in kept else 0], undone)]
 
     def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
         """The round of a slot's record, None without one or if it is damaged."""
