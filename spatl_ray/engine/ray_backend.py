@@ -9,7 +9,8 @@ import signal
 import sys
 import time
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from uuid import uuid4
 
 import numpy as np
 import ray
+from ray._private import ray_constants
 from ray.exceptions import (
     GetTimeoutError,
     LocalRayletDiedError,
@@ -75,6 +77,21 @@ RESTARTS = 4
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts meanwhile listens to this machine only, as it does on macOS.
+
+    Elsewhere it listens on all interfaces, and no option of `ray.init` changes that: it turns 127.0.0.1
+    into the address by which others reach the machine.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 @dataclass(frozen=True)
@@ -315,13 +332,14 @@ class RayBackend:
         address = self._experiment.engine.address
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            with nullcontext() if address else _on_loopback():
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except Exception as error:  # of many kinds: a timeout is one of no special kind
             raise EngineError(
                 f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
             ) from error
