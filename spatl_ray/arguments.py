@@ -65,16 +65,25 @@ def of_pretraining() -> argparse.ArgumentParser:
     return pretraining
 
 
-def of_export() -> argparse.ArgumentParser:
-    """Of `spatl export`."""
-    exported = common()
-    exported.add_argument(
-        "run_id", metavar="RUN", help="name of a finished run, as `spatl run` told it"
-    )
-    exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
-    exported.add_argument(
+def recorded() -> argparse.ArgumentParser:
+    """A run that is taken up again from its results."""
+    recorded = common()
+    recorded.add_argument("run_id", metavar="RUN", help="name of the run, as `spatl run` told it")
+    recorded.add_argument(
         "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
     )
+    recorded.add_argument(
+        "--trust",
+        action="store_true",
+        help="run code that its config names, also if that is no module of the current folder",
+    )
+    return recorded
+
+
+def of_export() -> argparse.ArgumentParser:
+    """Of `spatl export`."""
+    exported = recorded()
+    exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
     exported.add_argument(
         "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
     )
@@ -94,13 +103,7 @@ def of_export() -> argparse.ArgumentParser:
 
 def of_resume() -> argparse.ArgumentParser:
     """Of `spatl resume`."""
-    resumed = common()
-    resumed.add_argument(
-        "run_id", metavar="RUN", help="name of a run that was broken off, as `spatl run` told it"
-    )
-    resumed.add_argument(
-        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
-    )
+    resumed = recorded()
     resumed.add_argument(
         "--force",
         action="store_true",

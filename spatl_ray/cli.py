@@ -5,14 +5,12 @@ from __future__ import annotations
 import argparse
 import inspect
 import os
-import re
 import signal
 import sys
 import threading
 import traceback
 from collections.abc import Callable, Mapping, Sequence
 from importlib import metadata
-from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -183,7 +181,7 @@ def _run(arguments: argparse.Namespace) -> int:
 
 
 def _resume(arguments: argparse.Namespace) -> int:
-    _find_own_modules()
+    _tell_own_code(arguments)
 
     def start(progress: Progress) -> RunSummary:
         from spatl_ray.engine.resume import resume
@@ -223,6 +221,16 @@ def _find_own_modules() -> None:
         sys.path.insert(0, folder)
 
 
+def _tell_own_code(arguments: argparse.Namespace) -> None:
+    """Of a recorded run, which may lie in the current folder."""
+    from spatl_ray.engine.trust import own_code
+
+    _find_own_modules()
+    folder = arguments.folder.absolute()
+    for line in own_code(folder, arguments.run_id, Path.cwd(), arguments.trust):
+        print(line, file=sys.stderr)
+
+
 def _validate(arguments: argparse.Namespace) -> int:
     experiment = load_experiment(arguments.source, arguments.overrides)
     _find_own_modules()
@@ -253,7 +261,7 @@ def _partition(arguments: argparse.Namespace) -> int:
     from spatl_ray.data.datasets import load_dataset
     from spatl_ray.data.federated import federate
     from spatl_ray.data.heterogeneity import held_counts, noise_stds
-    from spatl_ray.data.picture import check_picture, save_picture
+    from spatl_ray.data.picture import check_picture, free_name, save_picture
     from spatl_ray.data.report import FEW, figures_text, holdings_text, partition_text
 
     if not arguments.no_picture:
@@ -270,14 +278,14 @@ def _partition(arguments: argparse.Namespace) -> int:
     if len(counts) <= FEW:
         print(f"\n{holdings_text(counts)}")
     if not arguments.no_picture:
-        path = arguments.picture or _free_name(dataset.name, experiment)
+        path = arguments.picture or free_name(dataset.name, experiment)
         save_picture(counts, title, path, noise)
         print(f"\npicture: {path}")
     return OK
 
 
 def _export(arguments: argparse.Namespace) -> int:
-    _find_own_modules()
+    _tell_own_code(arguments)
     from spatl_ray.engine.export import export_client, report_text
 
     run_id, client, folder = arguments.run_id, arguments.client, arguments.folder.absolute()
@@ -303,14 +311,6 @@ def _pretrain_agent(arguments: argparse.Namespace) -> int:
         print(f"  {name.replace('_', ' '):<24} {value:.3f}")
     print(f"learning curve: {arguments.out.with_suffix('.parquet')}, .png")
     return OK
-
-
-def _free_name(dataset: str, experiment: Experiment) -> Path:
-    """partition-DATA SET-PARTITION-CLIENTS.png in the current folder, numbered if that is taken."""
-    partition = experiment.partition.name.rpartition(":")[2]
-    stem = re.sub(r"[^\w.-]+", "_", f"partition-{dataset}-{partition}-{experiment.clients}")
-    numbered = (Path(f"{stem}-{number}.png") for number in count(2))
-    return next(path for path in chain([Path(f"{stem}.png")], numbered) if not path.exists())
 
 
 def _list(arguments: argparse.Namespace) -> int:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import re
+import sys
 import traceback
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -52,6 +54,37 @@ def load(name: str, field: str) -> Callable[..., Any]:
             f"{field} must name a class or a function, got {name!r}: a {type(found).__name__}"
         )
     return found  # type: ignore[no-any-return]
+
+
+def named_in(values: object, field: str = "") -> Iterator[tuple[str, str]]:
+    """Field and dotted name of all own parts in a config's plain values.
+
+    Args:
+        values: mappings, lists, texts and numbers.
+        field: that they belong to.
+    """
+    if isinstance(values, Mapping):
+        for key, value in values.items():
+            yield from named_in(value, f"{field}.{key}" if field else str(key))
+    elif isinstance(values, list):
+        for index, value in enumerate(values):
+            yield from named_in(value, f"{field}[{index}]")
+    elif is_dotted(values):
+        yield field, str(values)
+
+
+def lies_in(name: str, folder: Path) -> bool:
+    """Whether a dotted name's module, or package, is one of a folder; nothing is imported.
+
+    Args:
+        name: `package.module:Name`.
+        folder: the one that is searched first.
+    """
+    top = name.partition(":")[0].partition(".")[0]
+    known = getattr(sys.modules.get(top), "__file__", None)
+    if top in sys.stdlib_module_names or (known and not Path(known).is_relative_to(folder)):
+        return False
+    return PathFinder.find_spec(top, [str(folder)]) is not None
 
 
 @contextmanager

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import importlib
+import itertools
+import re
 import textwrap
 from pathlib import Path
 from typing import Any
@@ -11,6 +13,7 @@ import numpy as np
 
 from spatl_ray import seeding
 from spatl_ray.arrays import Doubles, Integers
+from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError, ResultsError
 
 ROWS = 100
@@ -37,6 +40,15 @@ def check_picture(path: Path) -> None:
     if path.suffix[1:].lower() not in kinds:
         endings = ", ".join(f".{kind}" for kind in kinds)
         raise ConfigError(f"--picture must end in one of {endings}, got {str(path)!r}")
+
+
+def free_name(dataset: str, experiment: Experiment) -> Path:
+    """partition-DATA SET-PARTITION-CLIENTS.png in the current folder, numbered if that is taken."""
+    partition = experiment.partition.name.rpartition(":")[2]
+    stem = re.sub(r"[^\w.-]+", "_", f"partition-{dataset}-{partition}-{experiment.clients}")
+    numbered = (Path(f"{stem}-{number}.png") for number in itertools.count(2))
+    names = itertools.chain([Path(f"{stem}.png")], numbered)
+    return next(path for path in names if not path.exists())
 
 
 def save_picture(counts: Integers, title: str, path: Path, noise: Doubles | None = None) -> None:

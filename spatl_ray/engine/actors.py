@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import shutil
 import sys
 import tempfile
@@ -11,6 +12,8 @@ from pathlib import Path
 from typing import Any, cast
 
 import ray
+from ray._private.state import state
+from ray.core.generated import common_pb2, gcs_pb2
 
 from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
@@ -37,10 +40,26 @@ from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.state.store import forget_undone, sync_states
 from spatl_ray.training.evaluate import Score
 
+LOW_ON_MEMORY = "Ray ended it because its node was low on memory"
+
 
 def _node() -> str:
     """The name of this process's node."""
     return str(ray.get_runtime_context().get_node_id())
+
+
+def _ended(pid: int) -> str:
+    """Whether Ray ended a process of this node to free memory; nothing if it does not tell."""
+    try:
+        # No public call tells it without the dashboard's server.
+        table = state._connect_and_get_accessor().get_worker_table()
+        workers = [gcs_pb2.WorkerTableData.FromString(row) for row in table]  # type: ignore[attr-defined]
+        own = [w for w in workers if w.pid == pid and w.worker_address.node_id.hex() == _node()]
+        if any(w.exit_type == common_pb2.NODE_OUT_OF_MEMORY for w in own):  # type: ignore[attr-defined]
+            return LOW_ON_MEMORY
+    except Exception as error:  # of another version of Ray: the death itself is told anyway
+        logging.getLogger(__name__).debug("how process %d ended is not known: %s", pid, error)
+    return ""
 
 
 def extend_path(paths: Sequence[str]) -> None:
@@ -118,7 +137,8 @@ class ClientActor:
     def _attempts(self, job: Job) -> Attempts:
         """Of the processes that had this name in the same run on this node."""
         file = attempts_folder(job.token) / f"{self._name}.json"
-        return Attempts(file, ray.get_runtime_context().was_current_actor_reconstructed)
+        follows = ray.get_runtime_context().was_current_actor_reconstructed
+        return Attempts(file, follows, _ended)
 
     def node(self, states: Path) -> tuple[str, list[str]]:
         """The name of this process's node, and the folders that nodes have left on its disk."""

@@ -1,15 +1,11 @@
 """Where a run was after a round, as a file that holds no code.
 
-    file    = magic (12 bytes), SHA-256 of the rest (32 bytes), safetensors
-    tensors = server/NAME, driver/NAME; the metadata's `facts` is JSON
-
-A file appears whole or not at all, and a damaged one is found out: then the one before it is taken.
+Its form is that of `spatl_ray.checksummed`, with arrays server/NAME and driver/NAME. A file appears
+whole or not at all, and a damaged one is found out: then the one before it is taken.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -17,20 +13,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow as pa
 from pyarrow import fs
-from safetensors import SafetensorError
-from safetensors.numpy import load, save
 
+from spatl_ray.checksummed import packed, unpacked
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array, Arrays
 from spatl_ray.places import check_place, write_whole
 
 MAGIC = b"SPATLCKPT_01"
-_DIGEST = 32
 _NAME = re.compile(r"round-(\d{6,})\.ckpt")
-_LENGTH = 8
 
 
 @dataclass(frozen=True, eq=False)
@@ -51,10 +43,9 @@ class Checkpoint:
 
     def to_bytes(self) -> bytes:
         """The file's contents."""
-        tensors = {f"server/{n}": np.ascontiguousarray(a) for n, a in self.server.items()}
-        tensors |= {f"driver/{n}": np.ascontiguousarray(a) for n, a in self.driver.items()}
-        content = save(tensors, {"facts": json.dumps({**self.facts, "round": self.round})})
-        return MAGIC + hashlib.sha256(content).digest() + content
+        arrays = {f"server/{name}": array for name, array in self.server.items()}
+        arrays |= {f"driver/{name}": array for name, array in self.driver.items()}
+        return packed(MAGIC, arrays, {**self.facts, "round": self.round})
 
 
 def from_bytes(data: bytes, name: str) -> Checkpoint:
@@ -67,22 +58,14 @@ def from_bytes(data: bytes, name: str) -> Checkpoint:
     Raises:
         StateError: it is damaged, or of another version.
     """
-    start = len(MAGIC) + _DIGEST
-    content = data[start:]
-    if data[: len(MAGIC)] != MAGIC:
-        raise StateError(f"{name} must be a checkpoint of this version, got another file")
-    if hashlib.sha256(content).digest() != data[len(MAGIC) : start]:
-        raise StateError(f"{name} must match its checksum: it is damaged")
+    arrays, facts = unpacked(MAGIC, data, name)
+    parts: dict[str, dict[str, Array]] = {"server": {}, "driver": {}}
     try:
-        length = int.from_bytes(content[:_LENGTH], "little")
-        header = json.loads(content[_LENGTH : _LENGTH + length])
-        facts = json.loads(header["__metadata__"]["facts"])
-        parts: dict[str, dict[str, Array]] = {"server": {}, "driver": {}}
-        for key, tensor in load(content).items():
-            part, _, array = key.partition("/")
-            parts[part][array] = tensor
+        for key, array in arrays.items():
+            part, _, own = key.partition("/")
+            parts[part][own] = array
         return Checkpoint(int(facts["round"]), parts["server"], parts["driver"], facts)
-    except (SafetensorError, ValueError, TypeError, LookupError) as error:
+    except (ValueError, TypeError, LookupError) as error:
         raise StateError(f"{name} must hold a run's arrays, got {error!r}") from error
 
 

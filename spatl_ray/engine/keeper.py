@@ -85,22 +85,23 @@ class Keeper:
 
         Args:
             round_: the round.
-            facts: what else the driver carries on.
+            facts: gives what else the driver carries on, asked for when the rows are on the disk.
 
         Raises:
             StateError: it cannot be written.
+            ResultsError: rows cannot be written, or are gone.
         """
         waited = time.monotonic() - self._taken >= self._options.seconds
         if self._is_turn(round_) and waited and round_ + 1 < self._rounds:
-            self._take(round_, facts())
+            self._take(round_, facts)
 
     def take_at_end(self, round_: int, facts: Callable[[], Mapping[str, Any]]) -> None:
         """A checkpoint of a run that is interrupted, if the server has not gone on since the round."""
         with suppress(SpatlError):  # The one before it is there.
             if self._driver is not None and self._driver[0] == round_:
-                self._take(round_, facts())
+                self._take(round_, facts)
 
-    def _take(self, round_: int, facts: Mapping[str, Any]) -> None:
+    def _take(self, round_: int, facts: Callable[[], Mapping[str, Any]]) -> None:
         """A checkpoint after a round, the last one that ended."""
         if self._driver is None or self._driver[0] != round_:
             return
@@ -109,7 +110,7 @@ class Keeper:
             return
         self._backend.sync(np.array(sorted(self._changed), dtype=np.int64))
         self._flush()
-        self.kept = tuple(self.files.save(Checkpoint(round_, server, self._driver[1], facts)))
+        self.kept = tuple(self.files.save(Checkpoint(round_, server, self._driver[1], facts())))
         self._backend.forget_before(self.kept[0])
         self._changed.clear()
         self._taken = time.monotonic()

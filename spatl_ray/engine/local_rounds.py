@@ -25,7 +25,6 @@ from spatl_ray.wire.codec import decode_broadcast, encode
 
 MACHINE_FAULTS = (
     OSError,
-    MemoryError,
     torch.cuda.OutOfMemoryError,
     AggregationError,
     StateError,
@@ -33,7 +32,7 @@ MACHINE_FAULTS = (
 )
 """What is never one client's failure: it depends on where the client ran, so the run stops."""
 
-MACHINE_WORDS = ("can't allocate memory", "CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN")
+MACHINE_WORDS = ("CUDA", "cuBLAS", "CUBLAS", "cuDNN", "CUDNN")
 """What torch says of the machine in a plain RuntimeError."""
 
 Tried = Outcome | ClientReport
@@ -121,7 +120,8 @@ class LocalRounds:
         deaths = self.attempts.deaths(task.round, member.client)
         if deaths <= self._tries:
             return None
-        error = ClientDiedError(f"its {deaths} processes died")
+        cause = self.attempts.cause(task.round, member.client)
+        error = ClientDiedError(f"its {deaths} processes died{cause and f': {cause}'}")
         return report_of_failed(error, task, member, broadcast.size(member.client))
 
     def _tried(

@@ -7,10 +7,12 @@ import math
 import os
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import ray
+from ray._private import ray_constants
 from ray.exceptions import (
     GetTimeoutError,
     LocalRayletDiedError,
@@ -38,6 +40,21 @@ GONE = (
 
 WATCH_SECONDS = 5.0
 """After which who waits for workers asks whether their nodes are there."""
+
+
+@contextmanager
+def _on_loopback() -> Iterator[None]:
+    """A Ray that starts meanwhile listens to this machine only, as it does on macOS.
+
+    Elsewhere it listens on all interfaces, and no option of `ray.init` changes that: it turns 127.0.0.1
+    into the address by which others reach the machine.
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
+    try:
+        yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
 class RayCluster:
@@ -69,13 +86,14 @@ class RayCluster:
         address = self._engine.address
         on_sigterm = signal.getsignal(signal.SIGTERM)
         try:
-            ray.init(
-                address=address or "local",
-                include_dashboard=None if address else False,
-                log_to_driver=False,
-                logging_level=logging.ERROR,
-            )
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            with nullcontext() if address else _on_loopback():
+                ray.init(
+                    address=address or "local",
+                    include_dashboard=None if address else False,
+                    log_to_driver=False,
+                    logging_level=logging.ERROR,
+                )
+        except Exception as error:  # of many kinds: a timeout is one of no special kind
             raise EngineError(
                 f"engine.address {address!r} cannot be reached or Ray cannot start: {error}"
             ) from error

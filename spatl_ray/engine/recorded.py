@@ -11,6 +11,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.checkpoint import Checkpoint
 from spatl_ray.errors import ResultsError
+from spatl_ray.results.inventory import refuse_lost_rows
 from spatl_ray.results.reader import read_run
 
 
@@ -61,7 +62,7 @@ class BrokenOff:
         """Refuse to go on with something else.
 
         Raises:
-            ResultsError: other data, or a checkpoint of another run.
+            ResultsError: other data, a checkpoint of another run, or rows from before it are gone.
         """
         if self.checkpoint is not None and self.checkpoint.facts.get("run_id") != self.run_id:
             raise ResultsError(
@@ -77,3 +78,6 @@ class BrokenOff:
                 f"run {self.run_id!r} must go on with the data that it began with (fingerprint "
                 f"{self.data_fingerprint}), got others ({data.fingerprint}); --force goes on anyway"
             )
+        if self.checkpoint is not None:
+            folder = Path(experiment.results.folder).absolute()
+            refuse_lost_rows(folder, self.run_id, self.first, self.checkpoint.facts.get("rows", {}))

@@ -140,6 +140,7 @@ class Rounds:
             "someone_trained": self.someone_trained,
             "lost": self.lost,
             "state_folders": list(self.backend.state_folders()),
+            "rows": self.writer.rows(),
         }
 
     def to_end(self, signals: HeldSignals) -> RunSummary:
@@ -156,7 +157,18 @@ class Rounds:
             error = _recorded(problem)
             raise
         finally:
+            self._close(status, error)
+        folder = Path(self.experiment.results.folder).absolute()
+        return RunSummary(self._run_id, folder, status, self.last)
+
+    def _close(self, status: str, error: str | None) -> None:
+        """Close the results and tell how the run ended."""
+        try:
             self.writer.finish(status, error)
+        except SpatlError:
+            status = "failed"
+            raise
+        finally:
             self._say_goodbye(status)
             if status == "finished":
                 self._keeper.tidy_up()
@@ -165,8 +177,6 @@ class Rounds:
                     self._take_spans()
             if self.tracks:
                 write_trace(profile_file(self.experiment), self.tracks)
-        folder = Path(self.experiment.results.folder).absolute()
-        return RunSummary(self._run_id, folder, status, self.last)
 
     def _all_rounds(self) -> None:
         for callback in self.callbacks:
@@ -182,6 +192,7 @@ class Rounds:
                 self._round(self.round)
                 self.round += 1
                 self._keeper.take_if_due(self.round - 1, self._facts)
+            self.writer.flush()  # finds out whether what was written is still there
             self._save()
         except LostError as lost:
             self._recover(lost)

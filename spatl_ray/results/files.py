@@ -89,12 +89,34 @@ def write(table: pa.Table, path: Path) -> None:
     _replace(path, table.schema, lambda writer: writer.write_table(table))
 
 
-def add(table: pa.Table, path: Path, keys: Sequence[str]) -> None:
-    """Write rows into the file `path`; of rows with equal keys, old or new, the last one stays."""
+def add(table: pa.Table, path: Path, keys: Sequence[str]) -> int:
+    """Write rows into the file `path`; of rows with equal keys, old or new, the last one stays.
+
+    Returns:
+        How many rows it has then.
+    """
     with reported("read", path):
         if path.exists():
             table = pa.concat_tables([pq.read_table(path, partitioning=None), table])
-    write(_latest(table, keys) if keys else table, path)
+    table = _latest(table, keys) if keys else table
+    write(table, path)
+    return int(table.num_rows)
+
+
+def count(path: Path) -> int:
+    """The number of rows of a file."""
+    with reported("read", path):
+        return int(pq.read_metadata(path).num_rows)
+
+
+def count_before(run: Path, round_: int) -> int:
+    """The number of the run's rows before a round, and of those without one, also after a crash."""
+    found = 0
+    for path in list(run.glob(f".*{_COMPACTED}")) or written(run):
+        with reported("read", path):
+            rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
+        found += pc.sum(_is_before(rounds, round_)).as_py() or 0
+    return found
 
 
 def rewind(run: Path, round_: int) -> None:
@@ -110,11 +132,16 @@ def rewind(run: Path, round_: int) -> None:
 def _keep_before(path: Path, round_: int) -> None:
     """Leave a file's rows below `round_` and those without a round; no file, if there are none."""
     rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
-    kept = pc.fill_null(pc.less(rounds, round_), True)
+    kept = _is_before(rounds, round_)
     if not pc.any(kept).as_py():
         path.unlink()
     elif not pc.all(kept).as_py():
         write(pq.read_table(path, partitioning=None).filter(kept), path)
+
+
+def _is_before(rounds: pa.ChunkedArray, round_: int) -> pa.ChunkedArray:
+    """Which rows stay if a run goes back to a round."""
+    return pc.fill_null(pc.less(rounds, round_), True)
 
 
 def compact(run: Path) -> None:

@@ -11,6 +11,7 @@ import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
 from spatl_ray.results.files import reported, run_folder, written
+from spatl_ray.results.schema import TABLES
 
 COUNTED = ("accepted", "clipped")
 """Statuses of a client whose update counted, and whose state was committed."""
@@ -26,10 +27,15 @@ def read_run(folder: Path, run_id: str) -> dict[str, Any]:
     """A run's row of table `runs`.
 
     Raises:
-        ResultsError: there is no such run; the error names those that are there.
+        ResultsError: there is no such run; the error names those that are there. Or its row is lost.
     """
     files = written(run_folder(folder, "runs", run_id))
     if not files:
+        if left := [table for table in TABLES if written(run_folder(folder, table, run_id))]:
+            raise ResultsError(
+                f"{folder / 'runs'} must hold the row of run {run_id!r}, got none, but rows of it in "
+                f"{', '.join(left)}: it was removed"
+            )
         there = ", ".join(run_ids(folder)) or "none"
         raise ResultsError(f"RUN must be a run in {folder}, got {run_id!r}; there are: {there}")
     with reported("read", files[0]):

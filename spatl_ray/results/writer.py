@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -15,6 +16,7 @@ import pyarrow.parquet as pq
 from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
 from spatl_ray.results.columns import Row, build
+from spatl_ray.results.inventory import Inventory
 from spatl_ray.results.schema import KEYS, TABLES, file_schema
 
 _ROW_TABLES = tuple(table for table in TABLES if table != "runs")
@@ -59,6 +61,7 @@ class ResultsWriter:
         self._last_round = 0
         self._last_event_round = 0
         self._flushed = time.monotonic()
+        self._inventory = Inventory(self._folder, run_id)
         _check_id(run_id)
         self._check_free(overwrite)
         files.check_writable(self._folder)
@@ -82,7 +85,7 @@ class ResultsWriter:
         self.refuse_other_data(row)
         self._clear(row)
         self._run = row
-        self._write_run()
+        self._write_run(row)
 
     def add(self, table: str, rows: Sequence[Row]) -> None:
         """Take rows of rounds, clients, layers or events; they are on disk after the next flush.
@@ -107,18 +110,30 @@ class ResultsWriter:
         self._firsts.setdefault(table, first)
 
     def flush(self) -> None:
-        """Write what waits; a table's rows go to the file of their first round."""
+        """Write what waits; a table's rows go to the file of their first round.
+
+        Raises:
+            ResultsError: what was written before is gone, or nothing can be written.
+        """
+        self._inventory.check()
         for table in list(self._buffers):
             path = files.round_file(self._place(table), self._firsts[table])
-            files.add(pa.concat_tables(self._buffers[table]), path, KEYS.get(table, ()))
+            rows = files.add(pa.concat_tables(self._buffers[table]), path, KEYS.get(table, ()))
+            self._inventory.wrote(table, path, rows)
             del self._buffers[table], self._firsts[table]
         self._flushed = time.monotonic()
+
+    def rows(self) -> dict[str, int]:
+        """The number of rows on disk, by table."""
+        found = self._inventory.rows()
+        return {table: found[table] for table in _ROW_TABLES}
 
     def rewind(self, round_: int) -> None:
         """Forget the rows of `round_` and later, on disk or waiting: they will come again."""
         self.flush()
         for table in _ROW_TABLES:
             files.rewind(self._place(table), round_)
+            self._inventory.look(table)
         self._last_round = self._last_event_round = round_
 
     def finish(self, status: str, error: str | None = None) -> None:
@@ -129,18 +144,30 @@ class ResultsWriter:
             error: what failed.
 
         Raises:
-            ResultsError: the run is not started, or the status is none of the three.
+            ResultsError: the run is not started, the status is none of the three, or tables are not
+                whole: the run's row then says that it failed, if that can be written.
         """
         row = {**self._check_running(), "end": datetime.now(UTC), "status": status, "error": error}
         if status == "running":
             raise ResultsError("status must be finished, interrupted or failed, got 'running'")
         build("runs", [row], self._run_id)
+        try:
+            self._make_whole()
+        except ResultsError as fault:
+            said = f"{error}; {fault}" if error else f"ResultsError: {fault}"
+            with suppress(ResultsError):
+                if self._inventory.has("runs"):
+                    self._write_run({**row, "status": "failed", "error": said})
+            raise
+        self._write_run(row)
+        self._run = None
+
+    def _make_whole(self) -> None:
+        """Flush, and make each table one file."""
         self.flush()
         for table in _ROW_TABLES:
             files.compact(self._place(table))
-        self._run = row
-        self._write_run()
-        self._run = None
+            self._inventory.compacted(table)
 
     def _enter(self, table: str, rows: Sequence[Row]) -> int:
         """Take note of the rows' rounds, flush or rewind as they tell; return their first round."""
@@ -215,9 +242,10 @@ class ResultsWriter:
             if path.exists():
                 row["start"] = pq.read_table(path, partitioning=None)["start"][0].as_py()
 
-    def _write_run(self) -> None:
-        columns = build("runs", [self._check_running()], self._run_id)
-        files.write(columns, files.round_file(self._place("runs"), 0))
+    def _write_run(self, row: Mapping[str, object]) -> None:
+        path = files.round_file(self._place("runs"), 0)
+        files.write(build("runs", [row], self._run_id), path)
+        self._inventory.wrote("runs", path, 1)
 
 
 def _check_id(run_id: str) -> None:

@@ -20,7 +20,13 @@ from spatl_ray.data.datasets import load_dataset
 from spatl_ray.errors import ConfigError
 from spatl_ray.graphs.trace import trace
 from spatl_ray.selection.agent import Agent, act, new_agent
-from spatl_ray.selection.checkpoint import Checkpoints
+from spatl_ray.selection.checkpoint import (
+    Checkpoints,
+    arrays_of,
+    load_optimizer,
+    optimizer_tensors,
+    tensors_of,
+)
 from spatl_ray.selection.environment import PruningEnvironment
 from spatl_ray.selection.ppo import Learner, Step, episode, mirrored
 from spatl_ray.selection.pruning import Pruner
@@ -150,17 +156,15 @@ class Pretrainer:
     def _restore(self, agent: Agent, learner: Learner) -> None:
         saved = self.checkpoints.read("agent")
         if saved is not None:
-            agent.load_state_dict(saved["agent"])
-            learner.optimizer.load_state_dict(saved["optimizer"])
-            self.curve = saved["curve"]
+            arrays, facts = saved
+            agent.load_state_dict(tensors_of("agent", arrays))
+            load_optimizer(learner.optimizer, tensors_of("optimizer", arrays))
+            self.curve = facts["curve"]
 
     def _save(self, agent: Agent, learner: Learner) -> None:
-        self.checkpoints.write(
-            "agent",
-            agent=agent.state_dict(),
-            optimizer=learner.optimizer.state_dict(),
-            curve=self.curve,
-        )
+        arrays = arrays_of("agent", agent.state_dict())
+        arrays |= arrays_of("optimizer", optimizer_tensors(learner.optimizer))
+        self.checkpoints.write("agent", arrays, curve=self.curve)
 
 
 def _check_floor(options: Pretraining, model: Model, spec: SampleSpec) -> None:

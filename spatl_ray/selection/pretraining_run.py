@@ -19,6 +19,7 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.overrides import overridden
 from spatl_ray.places import check_place
 from spatl_ray.selection.agent import save_agent
+from spatl_ray.selection.checkpoint import checkpoint_file
 from spatl_ray.selection.learning_curve import draw_curve, save_curve
 from spatl_ray.selection.pretrain import Pretrainer, Told
 
@@ -82,7 +83,7 @@ def _check_out(out: Path) -> None:
             raise ConfigError(
                 f"--out must be a file's name, got {str(out)!r}: {out.with_suffix(suffix)} is a folder"
             )
-    check_place(out.with_suffix(CHECKPOINTS) / "agent.pt", "--out")
+    check_place(checkpoint_file(out.with_suffix(CHECKPOINTS), "agent"), "--out")
 
 
 def _provenance(trainer: Pretrainer) -> dict[str, object]:

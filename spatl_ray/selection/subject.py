@@ -142,8 +142,8 @@ def _trained(
     vector, first = model.read(), 0
     saved = checkpoints.read(name)
     if saved is not None:
-        vector = ModelVector(saved["parameters"].numpy(), saved["buffers"].numpy())
-        first = saved["epochs"]
+        arrays, facts = saved
+        vector, first = ModelVector(arrays["parameters"], arrays["buffers"]), facts["epochs"]
     for epoch in range(first, epochs):
         rate = learning_rate(options.training, epoch, epochs)
         key = (options.seed + network, "pretraining network", epoch)
@@ -151,12 +151,8 @@ def _trained(
             task = LocalTask(vector, phases=(Phase(epochs=1),))
             result = trainer.run(task, *samples, rate, seeding.generator(*key))
         vector = result.end
-        checkpoints.write(
-            name,
-            parameters=torch.from_numpy(vector.parameters),
-            buffers=torch.from_numpy(vector.buffers),
-            epochs=epoch + 1,
-        )
+        values = {"parameters": vector.parameters, "buffers": vector.buffers}
+        checkpoints.write(name, values, epochs=epoch + 1)
         done(epoch + 1, epochs, result.loss)
     return vector
 

@@ -30,6 +30,7 @@ from spatl_ray.parameters import Array
 from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
 from spatl_ray.state.form import Form
+from spatl_ray.state.slots import older_slot, slot_beside, slot_of
 from spatl_ray.state.undo import UndoLog, is_needed
 from spatl_ray.update import ClientState
 
@@ -37,6 +38,9 @@ CLIENTS_A_SHARD = 1024
 _HEADER = struct.Struct("<12sIqII")
 _MAGIC = b"SPATLSTATE02"
 _CHECKED = slice(0, _HEADER.size - 4)
+
+Change = tuple[int, bytes]
+"""Bytes to write at a place of a shard file."""
 
 
 class StateStore:
@@ -103,7 +107,7 @@ class StateStore:
         path, offset = self._place(client)
         with self._opened(path) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
-            slot = _slot_beside(rounds, round_, last, path, client)
+            slot = slot_beside(rounds, round_, last, path, client)
             place = offset + slot * self._slot
             if is_needed(rounds[slot], last, kept):
                 self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
@@ -124,7 +128,7 @@ class StateStore:
             raise StateError(f"{path}: the file with the state of client {client} is missing")
         with path.open("rb") as file:
             rounds = self._rounds(file.fileno(), offset, path, client)
-            slot = _slot_of(rounds, written, path, client)
+            slot = slot_of(rounds, written, path, client)
             record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
         _check_arrays(record, path, client)
         self.cache.put(client, written, record)
@@ -151,7 +155,7 @@ class StateStore:
             rounds = self._rounds(descriptor, offset, path, client)
             if round_ in rounds:
                 return
-            slot = _older_slot(rounds, round_, path, client)
+            slot = older_slot(rounds, round_, path, client)
             place, other = offset + slot * self._slot, rounds[1 - slot]
             if other is not None and is_needed(rounds[slot], other, kept):
                 self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
@@ -165,14 +169,17 @@ class StateStore:
             last: the round of each client's state, -1 for the initial one, shape (clients,).
 
         Raises:
-            StateError: a state is neither in its slots nor among what was kept of them.
+            StateError: a state is neither in its slots nor among what was kept of them; then nothing
+                has changed.
         """
-        for client in self.take_back(last):
+        changes, missing = self._changes(last)
+        for client in missing:
             path, _ = self._place(client)
             raise StateError(
                 f"{path}: the state of client {client} after round {last[client]} is lost: neither its "
                 f"slots nor {self.undo.folder} hold it"
             )
+        self._change(changes)
 
     def take_back(self, last: Integers) -> list[int]:
         """Go back to a checkpoint as `restore` does; returns the clients whose state is not here.
@@ -180,48 +187,78 @@ class StateStore:
         Args:
             last: the round of each client's state, -1 for the initial one, shape (clients,).
         """
+        changes, missing = self._changes(last)
+        self._change(changes)
+        return missing
+
+    def _change(self, changes: Mapping[int, Sequence[Change]]) -> None:
+        """Write records and blanks to the files of some first clients."""
+        for first, own in changes.items():
+            if own:
+                with self._opened(self._place(first)[0]) as descriptor:
+                    for place, record in own:
+                        self._put(descriptor, record, place)
+
+    def _changes(self, last: Integers) -> tuple[dict[int, list[Change]], list[int]]:
+        """What going back writes, by each file's first client; and the clients whose state is not here.
+
+        All files are looked at before any is changed: what is refused stays as it was.
+        """
+        changes: dict[int, list[Change]] = {}
+        missing: list[int] = []
         if not self.initial:
-            return []
+            return changes, missing
         self.cache = Cache(self.cache.most)
         undone: dict[int, bytes] = {}
         for client, record in self.undo.entries():
             path, _ = self._place(client)
             if self._round(record[: _HEADER.size], path, client) == last[client]:
                 undone[client] = record
-        missing: list[int] = []
         for first in range(0, len(last), CLIENTS_A_SHARD):
-            missing += self._restore_shard(first, last[first : first + CLIENTS_A_SHARD], undone)
-        return missing
+            own = last[first : first + CLIENTS_A_SHARD]
+            changes[first], lacking = self._shard_changes(first, own, undone)
+            missing += lacking
+        return changes, missing
 
-    def _restore_shard(self, first: int, last: Integers, undone: Mapping[int, bytes]) -> list[int]:
-        """Restore the clients of one file; returns those whose state is not here."""
+    def _shard_changes(
+        self, first: int, last: Integers, undone: Mapping[int, bytes]
+    ) -> tuple[list[Change], list[int]]:
+        """What going back writes to one file, and its clients whose state is not here."""
         path, _ = self._place(first)
+        changes: list[Change] = []
+        missing: list[int] = []
         if not path.exists() and (last < 0).all():
-            return []
-        with self._opened(path) as descriptor:
-            self._check_length(descriptor, path, first)
-            return [
-                client
-                for client, written in enumerate(last.tolist(), start=first)
-                if not self._restore_client(descriptor, client, written, undone.get(client))
-            ]
+            return changes, missing
+        # A file that is not there reads as one in which nothing was written.
+        with open(path if path.exists() else os.devnull, "rb") as file:
+            self._check_length(file.fileno(), path, first)
+            for client, written in enumerate(last.tolist(), start=first):
+                own, is_here = self._client_changes(
+                    file.fileno(), client, written, undone.get(client)
+                )
+                changes += own
+                if not is_here:
+                    missing.append(client)
+        return changes, missing
 
-    def _restore_client(
+    def _client_changes(
         self, descriptor: int, client: int, written: int, undone: bytes | None
-    ) -> bool:
-        """Have one slot hold the state of a round, and none a later or a damaged one, if it is here."""
+    ) -> tuple[list[Change], bool]:
+        """So that one slot holds the state of a round, and none a later or a damaged one; if it is here."""
         path, offset = self._place(client)
         places = (offset, offset + self._slot)
         rounds = [self._whole(descriptor, place, path, client) for place in places]
         kept = [found is not None and found <= written for found in rounds]
-        for place, stays in zip(places, kept, strict=True):
-            if not stays and any(os.pread(descriptor, _HEADER.size, place)):
-                os.pwrite(descriptor, bytes(_HEADER.size), place)
+        changes = [
+            (place, bytes(_HEADER.size))
+            for place, stays in zip(places, kept, strict=True)
+            if not stays and any(os.pread(descriptor, _HEADER.size, place))
+        ]
         if written < 0 or written in rounds:
-            return True
+            return changes, True
         if undone is not None:
-            self._put(descriptor, undone, places[kept.index(False) if False in kept else 0])
-        return undone is not None
+            changes.append((places[kept.index(False) if False in kept else 0], undone))
+        return changes, undone is not None
 
     def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
         """The round of a slot's record, None without one or if it is damaged."""
@@ -323,38 +360,6 @@ def _write_all(descriptor: int, data: bytes, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
-
-
-def _slot_of(rounds: list[int | None], written: int, path: Path, client: int) -> int:
-    """The slot that holds the state of round `written`."""
-    if written not in rounds:
-        raise StateError(
-            f"{path}: the state of client {client} after round {written} is not there; the two "
-            f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
-        )
-    return rounds.index(written)
-
-
-def _slot_beside(rounds: list[int | None], round_: int, last: int, path: Path, client: int) -> int:
-    """The slot to write into: not the one of round `last`. What is in it was never committed."""
-    _refuse_late(rounds, round_, path, client)
-    return 0 if last < 0 else 1 - _slot_of(rounds, last, path, client)
-
-
-def _older_slot(rounds: list[int | None], round_: int, path: Path, client: int) -> int:
-    """The slot with the older state, or with none."""
-    _refuse_late(rounds, round_, path, client)
-    ages = [-1 if written is None else written for written in rounds]
-    return ages.index(min(ages))
-
-
-def _refuse_late(rounds: list[int | None], round_: int, path: Path, client: int) -> None:
-    """Raise if a slot holds the state after a later round."""
-    if any(written is not None and written > round_ for written in rounds):
-        raise StateError(
-            f"{path}: the state of client {client} after round {round_} comes too late: the two "
-            f"slots hold those after rounds {rounds[0]} and {rounds[1]}"
-        )
 
 
 def sync_states(folder: Path, clients: Integers) -> None:

@@ -14,6 +14,13 @@ from spatl_ray.cli import main
 from spatl_ray.config import Pretraining
 from spatl_ray.errors import ConfigError, StateError
 from spatl_ray.selection.agent import SHIPPED, Agent, load_agent, provenance
+from spatl_ray.selection.checkpoint import (
+    Checkpoints,
+    arrays_of,
+    load_optimizer,
+    optimizer_tensors,
+    tensors_of,
+)
 from spatl_ray.selection.pretrain import Pretrainer, Row
 from spatl_ray.selection.pretraining_run import pretraining_from
 
@@ -98,25 +105,65 @@ def test_networks_are_trained_one_by_one() -> None:
 
 def test_the_networks_checkpoint_outlives_a_change_of_the_agents_options(tmp_path: Path) -> None:
     Pretrainer(options(), tmp_path, quiet).run()
-    (tmp_path / "agent.pt").unlink()
+    (tmp_path / "agent.ckpt").unlink()
     told = []
     Pretrainer(options("updates=1"), tmp_path, lambda *what: told.append(what[0])).run()
     assert told == ["agent"]
 
 
+def test_what_an_earlier_version_left_is_not_opened(tmp_path: Path) -> None:
+    """Its checkpoints could run code: the pre-training begins anew, beside them."""
+    tmp_path.joinpath("agent.pt").write_bytes(b"made by torch.save")
+    trainer = Pretrainer(options("updates=1"), tmp_path, quiet)
+    trainer.run()
+    assert len(trainer.curve) == 1
+    magics = {path.name: path.read_bytes()[:12] for path in sorted(tmp_path.glob("*.ckpt"))}
+    assert magics == {"agent.ckpt": b"SPATLAGENT01", "network-0.ckpt": b"SPATLAGENT01"}
+
+
+def test_what_an_optimizer_remembers_is_carried_over(tmp_path: Path) -> None:
+    """Two more steps of a restored Adam are those of the one that was saved, to the bit."""
+
+    def step(parameter: torch.nn.Parameter, optimizer: torch.optim.Optimizer, by: float) -> None:
+        optimizer.zero_grad()
+        ((parameter * by) ** 2).sum().backward()  # type: ignore[no-untyped-call]
+        optimizer.step()
+
+    def made() -> tuple[torch.nn.Parameter, torch.optim.Optimizer]:
+        parameter = torch.nn.Parameter(torch.arange(3.0))
+        return parameter, torch.optim.Adam([parameter], 0.1)
+
+    parameter, optimizer = made()
+    assert optimizer_tensors(optimizer) == {}
+    for by in (1.0, 2.0):
+        step(parameter, optimizer, by)
+    files = Checkpoints(tmp_path, "key")
+    files.write("adam", arrays_of("optimizer", optimizer_tensors(optimizer)))
+    arrays, _ = files.read("adam") or ({}, {})
+    other, restored = made()
+    with torch.no_grad():
+        other.copy_(parameter)
+    load_optimizer(restored, tensors_of("optimizer", arrays))
+    for by in (3.0, 4.0):
+        step(parameter, optimizer, by)
+        step(other, restored, by)
+    assert torch.equal(parameter, other)
+    assert restored.state_dict()["param_groups"] == optimizer.state_dict()["param_groups"]
+
+
 @pytest.mark.parametrize("change", ["updates=5", "seed=1", "samples=210", "model.options.width=3"])
 def test_checkpoints_of_other_options_are_refused(tmp_path: Path, change: str) -> None:
     Pretrainer(options(), tmp_path, quiet).run()
-    with pytest.raises(StateError, match=r"\.pt must be of these options and this data"):
+    with pytest.raises(StateError, match=r"\.ckpt must be of these options and this data"):
         Pretrainer(options(change), tmp_path, quiet).run()
 
 
 @pytest.mark.parametrize("name", ["network-0", "agent"])
 def test_a_damaged_checkpoint_is_refused(tmp_path: Path, name: str) -> None:
     Pretrainer(options(), tmp_path, quiet).run()
-    path = tmp_path / f"{name}.pt"
+    path = tmp_path / f"{name}.ckpt"
     path.write_bytes(path.read_bytes()[:-200])
-    with pytest.raises(StateError, match=rf"{name}\.pt must be a whole checkpoint"):
+    with pytest.raises(StateError, match=rf"{name}\.ckpt must match its checksum: it is damaged"):
         Pretrainer(options(), tmp_path, quiet).run()
 
 

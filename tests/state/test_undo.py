@@ -12,7 +12,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatl_ray.errors import StateError
-from spatl_ray.state.store import StateStore, sync_states
+from spatl_ray.state.store import CLIENTS_A_SHARD, StateStore, sync_states
 from spatl_ray.state.undo import is_needed
 
 CLIENTS = 3
@@ -133,6 +133,50 @@ def test_clients_that_never_took_part_cost_nothing(tmp_path: Path) -> None:
     store.restore(np.full(10_000, -1))
     assert list(tmp_path.iterdir()) == []
     sync_states(tmp_path, np.arange(10_000))
+
+
+@given(rounds, st.data())
+@settings(deadline=None, max_examples=60)
+def test_a_refused_restore_changes_nothing(
+    plan: list[tuple[set[int], bool]], data: st.DataObject
+) -> None:
+    """One client's state is lost; those of the others, which would be taken back, stay as they are."""
+    last, kept = [-1] * CLIENTS, tuple[int, ...]()
+    with tempfile.TemporaryDirectory() as folder:
+        store = StateStore(Path(folder), INITIAL)
+        lasts = [list(last)]
+        for round_, (cohort, saved) in enumerate(plan):
+            for client in cohort:
+                store.write(client, round_, state(round_), last[client], kept)
+                last[client] = round_
+            lasts.append(list(last))
+            kept += (round_,) if saved else ()
+        wanted = data.draw(st.sampled_from(lasts))
+        lost = data.draw(st.integers(0, CLIENTS - 1))
+        wanted = [len(plan) + 1 if client == lost else at for client, at in enumerate(wanted)]
+        before = {path: path.read_bytes() for path in Path(folder).rglob("*.bin")}
+        with pytest.raises(StateError, match=r"the state of client \d after round \d+ is lost"):
+            store.restore(np.array(wanted))
+        assert {path: path.read_bytes() for path in Path(folder).rglob("*.bin")} == before
+
+
+def test_a_damaged_second_file_leaves_the_first_as_it_was(tmp_path: Path) -> None:
+    """Clients of two shards; in the second one, which is looked at later, a record is damaged."""
+    store, far = StateStore(tmp_path, INITIAL), CLIENTS_A_SHARD + 3
+    for client in (1, far):
+        store.write(client, 0, state(0), -1)
+        store.write(client, 1, state(1), 0)
+    path, offset = store._place(far)
+    with path.open("r+b") as file:
+        file.seek(offset + 40)
+        file.write(b"\xff")
+    last = np.full(far + 1, -1)
+    last[[1, far]] = 0
+    with pytest.raises(StateError, match=f"client {far} after round 0 is lost"):
+        StateStore(tmp_path, INITIAL).restore(last)
+    fresh = StateStore(tmp_path, INITIAL)
+    assert [value_of(fresh.read(1, round_)) for round_ in (0, 1)] == [0, 1]
+    assert value_of(fresh.read(far, 1)) == 1
 
 
 def test_a_file_without_its_end_cannot_be_restored(tmp_path: Path) -> None:

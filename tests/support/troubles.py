@@ -4,26 +4,43 @@ from __future__ import annotations
 
 import ctypes
 import os
+import resource
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from spatl_ray import config
 from spatl_ray.algorithms.base import ClientView
 from spatl_ray.algorithms.fedavg import FedAvg
 from spatl_ray.training.local import LocalTask
 
+PIECE = 2**24
+"""Bytes that are asked for at once."""
+
+
+def fill(pieces: int) -> None:
+    """Ask for memory and write to it, little by little."""
+    held = []
+    for _ in range(pieces):
+        held.append(b"1" * PIECE)
+        time.sleep(0.01)
+    raise RuntimeError(f"nobody minded {len(held) * PIECE:,} bytes")
+
 
 class Troubled(FedAvg):
     """FedAvg whose clients do what their option says in round 1, as often as `times` allows.
 
-    Each time leaves a file in the folder `log`: processes that die tell no other tale.
+    Each time leaves a file in the folder `log`: processes that die tell no other tale. `cgroup` is what
+    those enter that `exhaust` its memory.
     """
 
     def __init__(self, options: Mapping[str, Any]) -> None:
         options = dict(options)
         self.log, self.times = Path(options.pop("log")), options.pop("times", 99)
+        self.cgroup = options.pop("cgroup", "")
         self.what = options
         super().__init__(config.FedAvg())
 
@@ -50,3 +67,32 @@ class Troubled(FedAvg):
     def hang(self) -> None:
         """Inside C, where no exception gets in."""
         ctypes.PyDLL(None).system(b"exec sleep 30")
+
+    def exhaust(self) -> None:
+        """Until the kernel kills this process, and no other: what a cgroup may have is much less."""
+        (Path(self.cgroup) / "cgroup.procs").write_text(str(os.getpid()))
+        fill(64)
+
+    def hoard(self) -> None:
+        """Until whoever watches the machine's memory minds: at most 5 GiB."""
+        fill(320)
+
+    def starve(self) -> None:
+        """As a machine does that has no more memory to give."""
+        self._starve(lambda: b"1" * PIECE)
+
+    def starve_torch(self) -> None:
+        """The same where tensors are made."""
+        self._starve(lambda: torch.ones(PIECE // 4))
+
+    def _starve(self, piece: Callable[[], object]) -> None:
+        limits = resource.getrlimit(resource.RLIMIT_AS)
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        resource.setrlimit(
+            resource.RLIMIT_AS, (pages * resource.getpagesize() + 4 * PIECE, limits[1])
+        )
+        try:
+            held = [piece() for _ in range(64)]
+            raise AssertionError(f"there was memory for {len(held)} pieces")
+        finally:
+            resource.setrlimit(resource.RLIMIT_AS, limits)

@@ -1,0 +1,121 @@
+"""A results folder from somebody else names code; only that of the current folder is run unasked."""
+
+from __future__ import annotations
+
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from broken_off import broken_off, experiment_of
+
+from spatl_ray.cli import main
+from spatl_ray.plugins import lies_in, named_in
+
+pytestmark = pytest.mark.integration
+
+OWN = """
+from pathlib import Path
+
+from sklearn.datasets import load_digits
+
+from spatl_ray import Dataset
+
+Path("imported").touch()
+
+
+def load():
+    x, y = load_digits(return_X_y=True)
+    return Dataset.from_arrays("own", x[200:], y[200:], x[:200], y[:200])
+"""
+
+
+@pytest.fixture(autouse=True)
+def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    (tmp_path / "own_digits.py").write_text(OWN)
+    yield
+    sys.modules.pop("own_digits", None)
+
+
+def tampered(folder: Path, **fields: Any) -> str:
+    """A run that was broken off, whose config somebody has changed; its id."""
+    experiment = experiment_of(folder, "fedavg", model={"name": "mlp", "options": {"hidden": [8]}})
+    broken_off(experiment, after=2)
+    (path,) = (folder / "runs").rglob("*.parquet")
+    table = pq.read_table(path, partitioning=None)
+    config = json.loads(table["config"][0].as_py()) | fields
+    column = pa.array([json.dumps(config)])
+    index = table.schema.get_field_index("config")
+    pq.write_table(table.set_column(index, table.schema.field(index), column), path)
+    return str(experiment.run_id)
+
+
+@pytest.mark.parametrize("command", ["resume", "export"])
+def test_results_cannot_call_what_is_installed(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    call = {"name": "os:system", "options": {"command": "touch called"}}
+    run_id = tampered(tmp_path / "results", data=call)
+    more = ["--client", "0"] if command == "export" else []
+    assert main([command, run_id, *more]) == 2
+    error = capsys.readouterr().err
+    assert f"data.name of run {run_id!r} must name a module of the current folder" in error
+    assert "got 'os:system'" in error
+    assert not (tmp_path / "called").exists()
+    main([command, run_id, *more, "--trust"])
+    assert "runs own code, named by the run's data.name: os:system" in capsys.readouterr().err
+
+
+def test_own_code_of_the_current_folder_is_told_and_run(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    experiment = experiment_of(
+        tmp_path / "results",
+        "fedavg",
+        data={"name": "own_digits:load"},
+        model={"name": "mlp", "options": {"hidden": [8]}},
+    )
+    broken_off(experiment, after=3)
+    assert (tmp_path / "imported").exists()
+    assert main(["resume", experiment.run_id]) == 0
+    assert "runs own code, named by the run's data.name: own_digits:load" in capsys.readouterr().err
+
+
+def test_names_are_found_wherever_they_stand() -> None:
+    config = {
+        "name": "plain",
+        "data": {"name": "a:f", "options": {"x": 1.5, "y": None, "z": "s3://bucket/x"}},
+        "engine": {"address": "10.0.0.1:6379"},
+        "results": {"loggers": ["tensorboard", "b.c:D"], "folder": "/here"},
+    }
+    assert list(named_in(config)) == [("data.name", "a:f"), ("results.loggers[1]", "b.c:D")]
+
+
+@pytest.mark.parametrize(
+    ("name", "inside"),
+    [
+        ("own_digits:load", True),
+        ("own_digits.load:x", True),
+        ("package.deep:f", True),
+        ("os:system", False),
+        ("sys:exit", False),
+        ("json:loads", False),
+        ("torch.hub:load", False),
+        ("numpy:load", False),
+        ("nowhere:f", False),
+    ],
+)
+def test_a_module_is_looked_for_and_not_imported(tmp_path: Path, name: str, inside: bool) -> None:
+    """A file of the folder that the standard library or a loaded package hides is not what would run."""
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / "deep.py").write_text("raise AssertionError")
+    (tmp_path / "json.py").touch()
+    (tmp_path / "numpy.py").touch()
+    assert lies_in(name, tmp_path) == inside
+    assert not (tmp_path / "imported").exists()
