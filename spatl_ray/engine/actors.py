@@ -53,9 +53,11 @@ def _ended(pid: int) -> str:
     try:
         # No public call tells it without the dashboard's server.
         table = state._connect_and_get_accessor().get_worker_table()
-        workers = [gcs_pb2.WorkerTableData.FromString(row) for row in table]  # type: ignore[attr-defined]
+        parse = gcs_pb2.WorkerTableData.FromString  # type: ignore[attr-defined]
+        workers = [parse(row) for row in table]
         own = [w for w in workers if w.pid == pid and w.worker_address.node_id.hex() == _node()]
-        if any(w.exit_type == common_pb2.NODE_OUT_OF_MEMORY for w in own):  # type: ignore[attr-defined]
+        low = common_pb2.NODE_OUT_OF_MEMORY  # type: ignore[attr-defined]
+        if any(worker.exit_type == low for worker in own):
             return LOW_ON_MEMORY
     except Exception as error:  # of another version of Ray: the death itself is told anyway
         logging.getLogger(__name__).debug("how process %d ended is not known: %s", pid, error)

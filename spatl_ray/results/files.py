@@ -111,12 +111,12 @@ def count(path: Path) -> int:
 
 def count_before(run: Path, round_: int) -> int:
     """The number of the run's rows before a round, and of those without one, also after a crash."""
-    found = 0
+    found: list[int] = []
     for path in list(run.glob(f".*{_COMPACTED}")) or written(run):
         with reported("read", path):
             rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
-        found += pc.sum(_is_before(rounds, round_)).as_py() or 0
-    return found
+        found.append(pc.sum(_is_before(rounds, round_)).as_py() or 0)
+    return sum(found)
 
 
 def rewind(run: Path, round_: int) -> None:

@@ -176,7 +176,8 @@ def test_workers_that_would_give_different_bits(tmp_path: Path) -> None:
     experiment = small(tmp_path / "results")
     backend = serial(experiment)
     (one,) = backend.start()
-    backend.start = lambda: [one, replace(one, fingerprint="arm64")]  # type: ignore[method-assign]
+    two = [one, replace(one, fingerprint="arm64")]
+    backend.start = lambda again=False: two  # type: ignore[method-assign]
     with pytest.raises(EngineError, match="workers must share one CPU capability"):
         run(experiment, backend=backend)
     assert list((tmp_path / "results").rglob("*")) == []
