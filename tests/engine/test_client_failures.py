@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from pathlib import Path
 
@@ -75,14 +76,21 @@ def test_a_limit_is_lifted_after_its_block() -> None:
         assert signal.getitimer(signal.ITIMER_REAL) == (0.0, 0.0)
 
 
+def dies_at(file: Path, round_: int, client: int) -> None:
+    """A process of a worker that ends while it trains a client."""
+    if child := os.fork():
+        os.waitpid(child, 0)
+        return
+    Attempts(file, follows=True).noted(round_, client).__enter__()
+    os._exit(1)
+
+
 def test_deaths_are_counted_from_what_was_noted(tmp_path: Path) -> None:
     file = tmp_path / "worker.json"
     assert not Attempts(file).careful
     first = Attempts(file, follows=True)
-    killed = [Attempts(file, follows=True).noted(3, 7)]
-    killed[0].__enter__()  # and never left
-    killed.append(Attempts(file, follows=True).noted(3, 7))
-    killed[1].__enter__()
+    dies_at(file, 3, 7)
+    dies_at(file, 3, 7)
     after = Attempts(file)
     assert after.careful
     assert [after.deaths(3, 7), after.deaths(3, 8), after.deaths(4, 7)] == [2, 0, 0]
