@@ -51,12 +51,18 @@ class Ray:
         self._cluster.shutdown()
 
 
+def parent(process: int) -> int:
+    """The process that started another one."""
+    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
+
+
 def pids(whom: str) -> list[int]:
-    """Of actors that are at work or wait for it."""
+    """Of this soak's actors that are at work or wait for it: their nodes are its children."""
     found = []
     for process in Path("/proc").glob("[0-9]*"):
         with suppress(OSError):  # It has ended since.
-            if (process / "cmdline").read_bytes().startswith(ACTORS[whom]):
+            is_one = (process / "cmdline").read_bytes().startswith(ACTORS[whom])
+            if is_one and parent(parent(int(process.name))) == os.getpid():
                 found.append(int(process.name))
     return found
 

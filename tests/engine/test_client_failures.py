@@ -81,8 +81,8 @@ def dies_at(file: Path, round_: int, client: int) -> None:
     if child := os.fork():
         os.waitpid(child, 0)
         return
-    Attempts(file, follows=True).noted(round_, client).__enter__()
-    os._exit(1)
+    with Attempts(file, follows=True).noted(round_, client):
+        os._exit(1)
 
 
 def test_deaths_are_counted_from_what_was_noted(tmp_path: Path) -> None:
