@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 TABLES = ("runs", "rounds", "clients", "layers", "events")
 
 ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
+    "runs": {"holdings": pa.string()},
     "rounds": {
         "inference_flops_share_mean": pa.float64(),
         "selection_reward_mean": pa.float64(),
@@ -32,6 +33,8 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
         "local_test_clients": pa.int32(),
         "panel_clients": pa.int32(),
         "panel_local_test_accuracy_mean": pa.float64(),
+        "update_cosine_mean": pa.float64(),
+        "control_norm": pa.float64(),
     },
     "clients": {
         "inference_flops_share": pa.float64(),
@@ -42,6 +45,8 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
         "simulated_seconds_uplink": pa.float64(),
         "simulated_seconds_downlink": pa.float64(),
         "simulated_seconds": pa.float64(),
+        "update_norm": pa.float64(),
+        "control_norm": pa.float64(),
     },
 }
 """Columns that older tables of this version lack: they are null there."""

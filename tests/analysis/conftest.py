@@ -31,6 +31,7 @@ RUN = {
     "local_parameters": 10,
     "config_hash": "c",
     "data_fingerprint": "d",
+    "holdings": None,
     "config": "{}",
     "versions": "{}",
     "hardware": "{}",
