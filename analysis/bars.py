@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from analysis.curves import COLOURS, Curve
 from analysis.formats import Spread
-from analysis.metrics import PHASES
+from analysis.metrics import GOALS, PHASES
 from analysis.panels import by_setting, dress, grid_of, setting_title
 
 MOST_BARS = 25
@@ -23,7 +23,7 @@ HATCHES = ("", "///", "...", "xx")
 
 _BAR = 0.28  # inches
 _FRAME = 1.2  # inches for title and axis
-_ROOM = 1.25  # of the axis, for the texts at the bars' ends
+_ROOM = 1.4  # of the axis, for the texts at the bars' ends
 
 
 def target_figure(table: pd.DataFrame, drawn: Sequence[Curve]) -> Figure:
@@ -44,7 +44,8 @@ def target_figure(table: pd.DataFrame, drawn: Sequence[Curve]) -> Figure:
 
 
 def _goal(own: pd.DataFrame) -> str:
-    return f"Bytes until {own['target'].iloc[0].replace('_', ' ')}"
+    metric, _, value = own["target"].iloc[0].partition(" ")
+    return f"Bytes until {GOALS.get(metric, metric)} {value}"
 
 
 def _by_bytes(own: pd.DataFrame) -> pd.DataFrame:
@@ -79,7 +80,7 @@ def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> Non
         axes.text(end + 0.015 * most, float(place), text + note, va="center", fontsize=8)
     axes.set_yticks(places, own["method"], fontsize=8)
     axes.invert_yaxis()
-    axes.set_xlim(0, most * _ROOM * 1.2)
+    axes.set_xlim(0, most * _ROOM)
     axes.set_xlabel("sent up and down (MB = 10$^6$ bytes)")
 
 

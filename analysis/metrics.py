@@ -33,6 +33,13 @@ TITLES = {
     COSINE: "Do clients pull the same way?",
     CONTROL_NORM: "Server's control variate",
 }
+GOALS = {
+    OWN: "accuracy on own test splits",
+    PANEL: "accuracy on own test splits",
+    GLOBAL: "accuracy on the global test set",
+}
+"""What is to be reached, in words."""
+
 UNITS = {
     COSINE: "cosine of updates with their sum",
     CONTROL_NORM: "L2 norm (loss / parameter)",

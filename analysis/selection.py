@@ -59,7 +59,7 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
     shown = list(known.items())[:MOST_PANELS]
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
-    height = max(2.4, 0.17 * max(len(table) for _, table in shown) + 1)
+    height = max(3.0, 0.17 * max(len(table) for _, table in shown) + 1)
     figure = Figure(figsize=(4.6 * columns, height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (label, table) in zip(grid, shown, strict=False):

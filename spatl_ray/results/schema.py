@@ -100,6 +100,7 @@ _RUNS = [
     _field("holdings", pa.string(), "JSON"),
     *(_json(name) for name in ("config", "versions", "hardware")),
     _text("fingerprint", measured=True),
+    *(_text(name, required=False, measured=True) for name in ("sweep_id", "trial_id")),
     _time("start"),
     _time("end", required=False),
     _text("status"),
