@@ -34,6 +34,7 @@ def target_figure(table: pd.DataFrame, drawn: Sequence[Curve]) -> Figure:
         drawn: gives the methods' colours.
     """
     colours = {curve.label: curve.colour for curve in drawn}
+    table = table[table["seeds"] > 0]
     groups = [(setting, _by_bytes(own)) for setting, own in table.groupby("setting", sort=False)]
     figure, axes = grid_of(6.6, [_FRAME + _BAR * len(own) for _, own in groups])
     for panel, (setting, own) in zip(axes, groups, strict=True):
@@ -49,7 +50,7 @@ def _goal(own: pd.DataFrame) -> str:
 
 
 def _by_bytes(own: pd.DataFrame) -> pd.DataFrame:
-    """The cheapest first; those that never arrive last."""
+    """The cheapest first; those that never arrive last. Without methods of which no run has finished."""
     cost = own["MB_to_target"].map(_mean)
     return own.assign(cost=cost).sort_values("cost", na_position="last").head(MOST_BARS)
 
@@ -60,17 +61,18 @@ def _mean(value: object) -> float:
 
 def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> None:
     places = np.arange(len(own))
-    errors = [s.std if isinstance(s, Spread) and s.n > 1 else 0.0 for s in own["MB_to_target"]]
+    errors = own["MB_to_target"].map(lambda s: s.std if isinstance(s, Spread) else np.nan)
+    cost = own["cost"].fillna(0.0).to_numpy()
     axes.barh(
         places,
-        own["cost"].fillna(0.0),
-        xerr=[min(e, c) if c == c else 0.0 for e, c in zip(errors, own["cost"], strict=True)],
+        cost,
+        xerr=[np.minimum(errors, cost), errors],
         color=[colours.get(label, COLOURS[-1]) for label in own["method"]],
         height=0.7,
         ecolor="#404040",
         capsize=2,
     )
-    ends = own["cost"].fillna(0.0).to_numpy() + np.array(errors)
+    ends = cost + errors.fillna(0.0).to_numpy()
     most = max(float(ends.max()), 1e-9)
     for place, end, value, reached in zip(
         places, ends, own["MB_to_target"], own["reached"], strict=True
@@ -78,10 +80,15 @@ def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> Non
         text = f"{value} MB" if isinstance(value, Spread) else str(value)
         note = "" if _is_all(reached) else f" ({reached} seeds)"
         axes.text(end + 0.015 * most, float(place), text + note, va="center", fontsize=8)
-    axes.set_yticks(places, own["method"], fontsize=8)
-    axes.invert_yaxis()
+    _name_bars(axes, list(own["method"]))
     axes.set_xlim(0, most * _ROOM)
     axes.set_xlabel("sent up and down (MB = 10$^6$ bytes)")
+
+
+def _name_bars(axes: Axes, labels: Sequence[str]) -> None:
+    """The first bar on top, and no room lost above and below."""
+    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
 def _is_all(reached: str) -> bool:
@@ -137,6 +144,5 @@ def _draw_phases(axes: Axes, table: pd.DataFrame) -> None:
             label=phase,
         )
         left = left + table[phase].to_numpy()
-    axes.set_yticks(places, table.index, fontsize=8)
-    axes.invert_yaxis()
+    _name_bars(axes, list(table.index))
     axes.set_xlabel("mean seconds of a round, on the machine that ran it")

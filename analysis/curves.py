@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
@@ -71,6 +70,10 @@ class Curve:
         low, high = whole["mean"] - whole["std"], whole["mean"] + whole["std"]
         return pd.DataFrame({"x": whole["x"], "mean": whole["mean"], "low": low, "high": high})
 
+    def looking(self, colour: str, line: Line, marker: str) -> Curve:
+        """The same, drawn in another way."""
+        return replace(self, colour=colour, line=line, marker=marker)
+
     def final(self, metric: str) -> float:
         """The mean over its runs of the last known value; NaN without any."""
         return float(self.rounds.dropna(subset=[metric]).groupby("run_id")[metric].last().mean())
@@ -79,8 +82,7 @@ class Curve:
 def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
     """One curve a method and setting that has rounds; unfinished runs are curves of their own.
 
-    Methods of one algorithm share a colour if there are more methods than colours. A method looks the
-    same in all settings.
+    A method looks the same in all settings.
 
     Args:
         runs: rows of table runs, with `methods.RUN_COLUMNS`.
@@ -90,7 +92,7 @@ def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
     unfinished = runs["status"] != "finished"
     runs.loc[unfinished, "label"] += " (" + runs["status"] + ")"
     runs = runs.sort_values(["setting", "algorithm", "label", "seed", "run_id"])
-    styles = _styles(runs.drop_duplicates("label"))
+    looks = {label: look(place) for place, label in enumerate(dict.fromkeys(runs["label"]))}
     total = sum(rounds[name] for name in BYTES)
     rounds = rounds.assign(megabytes=total / MEGABYTE).sort_values(["run_id", "round"])
     own = dict(list(rounds.groupby("run_id")))
@@ -98,24 +100,14 @@ def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
     for _, alike in runs.groupby(["setting", "label"], sort=False):
         setting, label = str(alike["setting"].iloc[0]), str(alike["label"].iloc[0])
         whole = pd.concat([own[run_id] for run_id in alike["run_id"]])
-        drawn.append(Curve(label, setting, *styles[label], whole))
+        drawn.append(Curve(label, setting, *looks[label], whole))
     return drawn
 
 
-def _styles(methods: pd.DataFrame) -> Mapping[str, tuple[str, Line, str]]:
-    """Colour, line and marker by label."""
-    algorithms = sorted(set(methods["algorithm"]))
-    by_algorithm = len(methods) > len(COLOURS)
-    used: Counter[int] = Counter()
-    styles: dict[str, tuple[str, Line, str]] = {}
-    for place, method in enumerate(methods.to_dict("records")):
-        index = algorithms.index(method["algorithm"]) if by_algorithm else place
-        colour = index % len(COLOURS)
-        style = used[colour] + colour
-        used[colour] += 1
-        line, marker = LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
-        styles[method["label"]] = COLOURS[colour], line, marker
-    return styles
+def look(place: int) -> tuple[str, Line, str]:
+    """Colour, line and marker of the method in a place: no two of 315 look the same."""
+    style = place % len(COLOURS) + 2 * (place // len(COLOURS))
+    return COLOURS[place % len(COLOURS)], LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
 
 
 def best(drawn: Sequence[Curve], metric: str, most: int = MOST_CURVES) -> list[Curve]:

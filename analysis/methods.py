@@ -93,7 +93,7 @@ def _labels(
         of[algorithm][method] = chosen
     labels: dict[str, str] = {}
     for algorithm, variants in of.items():
-        differing = _differing(list(variants.values()))
+        differing = differing_options(list(variants.values()))
         names = _short(differing)
         for number, (method, chosen) in enumerate(variants.items(), 1):
             parts = [f"{names[path]} {chosen.get(path, 'absent')}" for path in differing]
@@ -109,7 +109,7 @@ def _labels(
     return labels
 
 
-def _differing(variants: list[Options]) -> list[str]:
+def differing_options(variants: list[Options]) -> list[str]:
     """The fields in which methods differ, in the order of the config."""
     paths = dict.fromkeys(path for options in variants for path in options)
     return [path for path in paths if len({options.get(path) for options in variants}) > 1]

@@ -15,7 +15,7 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from analysis.curves import Curve, best
+from analysis.curves import Curve, best, look
 from analysis.metrics import CLIENTS, OVER, TITLES, axis_label
 
 MOST_ROWS = 5
@@ -73,15 +73,25 @@ def make_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> tuple[Figure,
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
     grid = figure.subplots(len(settings), len(metrics), squeeze=False)
     panels = []
-    for own, row in zip(settings.values(), grid, strict=True):
-        told = best(own, metrics[0])
+    chosen = [best(own, metrics[0]) for own in settings.values()]
+    is_crowded = any(
+        len(told) < len(own) for told, own in zip(chosen, settings.values(), strict=True)
+    )
+    looks = {c.label: look(i) for i, c in enumerate(_unique(chosen))} if is_crowded else {}
+    for told, own, row in zip(chosen, settings.values(), grid, strict=True):
         others = [curve for curve in own if curve not in told]
+        told = [curve.looking(*looks[curve.label]) if is_crowded else curve for curve in told]
         panels += [Panel(axes, m, told, others) for axes, m in zip(row, metrics, strict=True)]
     for panel in panels:
         title = _title(panel.metric, [*panel.curves, *panel.others])
         dress(panel.axes, setting_title(panel.curves[0].setting, title))
         panel.axes.set_ylabel(axis_label(panel.metric))
     return figure, panels
+
+
+def _unique(chosen: Iterable[Sequence[Curve]]) -> list[Curve]:
+    """The first curve of each method."""
+    return list({curve.label: curve for told in chosen for curve in told}.values())
 
 
 def grid_of(
@@ -184,8 +194,12 @@ def scale(axes: Axes, values: Iterable[pd.Series]) -> None:
     spent = [own[own > 0] for own in values if (own > 0).any()]
     if len(spent) < 2:
         return
-    factor = max(own.max() for own in spent) / min(own.min() for own in spent)
-    if factor > 10:
+    log_scale(axes, min(own.min() for own in spent), max(own.max() for own in spent))
+
+
+def log_scale(axes: Axes, least: float, most: float) -> None:
+    """A logarithmic x axis if it spans more than a decade, with labels that stand apart."""
+    if least > 0 and (factor := most / least) > 10:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=_labelled(factor)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")

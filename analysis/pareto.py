@@ -10,8 +10,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.curves import COLOURS, MARKERS
+from analysis.methods import differing_options, options_of
 from analysis.metrics import BYTES, MEGABYTE, VALIDATION, name_of
-from analysis.panels import dress
+from analysis.panels import dress, log_scale
 
 _PANEL = (6.4, 4.2)  # inches
 
@@ -38,6 +39,24 @@ def trials(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
     for _, within in table.groupby("sweep_id"):
         table.loc[front(within).index, "on_front"] = True
     return table
+
+
+def front_table(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
+    """The trials on each search's front, cheapest first, with the options in which trials differ.
+
+    Args:
+        runs, rounds: as for `trials`; runs with their configs, too.
+    """
+    table = trials(runs, rounds)
+    on = table[table["on_front"]].sort_values(["sweep_id", "megabytes"])
+    if not len(on):
+        return pd.DataFrame({"nothing to show": ["needs the trials of a search"]})
+    by_id = {run["run_id"]: options_of(run) for run in runs.to_dict("records")}
+    differing = differing_options([by_id[run_id] for run_id in table["run_id"]])
+    chosen = [{path: by_id[r].get(path, "absent") for path in differing} for r in on["run_id"]]
+    shown = on[["sweep_id", "trial_id", "status", "accuracy", "megabytes"]].reset_index(drop=True)
+    shown = shown.rename(columns={"accuracy": "validation_accuracy", "megabytes": "MB"})
+    return pd.concat([shown, pd.DataFrame(chosen)], axis=1)
 
 
 def front(points: pd.DataFrame) -> pd.DataFrame:
@@ -95,5 +114,4 @@ def _draw(axes: Axes, own: pd.DataFrame, algorithms: Sequence[str]) -> None:
                 label=name_of(str(algorithm)) + ("" if is_done else ", stopped early"),
                 zorder=3,
             )
-    if own["megabytes"].min() > 0 and own["megabytes"].max() > 10 * own["megabytes"].min():
-        axes.set_xscale("log")
+    log_scale(axes, own["megabytes"].min(), own["megabytes"].max())

@@ -92,7 +92,8 @@ def partition_figure(runs: pd.DataFrame) -> Figure:
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     ticks = [0, 0.05, 0.1, 0.25, 0.5, 1]
-    figure.colorbar(image, ax=list(grid), label="share of the client's samples", ticks=ticks)
+    label = "share of the client's samples"
+    figure.colorbar(image, ax=list(grid), label=label, ticks=ticks, fraction=0.05, aspect=30)
     more = len(maps) - len(shown)
     if more:
         figure.suptitle(f"{more} more partitions are not shown", fontsize=10)
@@ -111,7 +112,7 @@ def partitions(runs: pd.DataFrame) -> dict[str, npt.NDArray[np.int64]]:
     known["words"] = settings_in_words(known)
     found: dict[str, npt.NDArray[np.int64]] = {}
     for run in known.drop_duplicates(["dataset", "holdings"]).sort_values(
-        ["words", "seed"]
+        ["seed", "words"]
     ).to_dict("records"):  # fmt: skip
         try:
             counts = np.array(json.loads(run["holdings"]), dtype=np.int64)

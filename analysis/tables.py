@@ -17,10 +17,18 @@ if not __package__:
 
 from analysis.comparisons import Compared, accuracy, compared, cost, fairness, savings, targets
 from analysis.formats import FORMATS, render
-from analysis.load import LoadError, Results
-from analysis.metrics import OWN, PANEL
+from analysis.load import LoadError, Results, load
+from analysis.metrics import BYTES, OWN, PANEL, VALIDATION
+from analysis.pareto import front_table
 from analysis.significance import significance
 from analysis.summary import summary
+
+
+def search_front(of: Compared) -> pd.DataFrame:
+    """The trials of searches that none beats in both accuracy and bytes."""
+    rounds = load(of.results, "rounds", ["run_id", "round", VALIDATION, *BYTES])
+    return front_table(of.runs, rounds)
+
 
 TABLES: Mapping[str, Callable[[Compared], pd.DataFrame]] = {
     "accuracy": accuracy,
@@ -29,6 +37,7 @@ TABLES: Mapping[str, Callable[[Compared], pd.DataFrame]] = {
     "fairness": fairness,
     "cost": cost,
     "significance": significance,
+    "pareto": search_front,
 }
 """Over seeds; `runs` is the table with a row a run."""
 
@@ -40,6 +49,7 @@ TITLES = {
     "fairness": "Own-split accuracy over clients, after the last evaluated round",
     "cost": "Bytes, FLOPs and time",
     "significance": "Paired over seeds and settings: Wilcoxon's signed-rank test",
+    "pareto": "Trials on the Pareto front of each search: validation accuracy against bytes",
     "runs": "Runs",
 }
 _ENDINGS = {"md": "md", "latex": "tex", "csv": "csv"}
