@@ -9,7 +9,7 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from analysis.curves import COLOURS, Curve
+from analysis.curves import COLOURS, MOST_CURVES, Curve
 from analysis.formats import Spread
 from analysis.metrics import GOALS, PHASES
 from analysis.panels import by_setting, dress, grid_of, setting_title
@@ -33,7 +33,8 @@ def target_figure(table: pd.DataFrame, drawn: Sequence[Curve]) -> Figure:
         table: of `comparisons.targets`, with a column `setting`.
         drawn: gives the methods' colours.
     """
-    colours = {curve.label: curve.colour for curve in drawn}
+    is_crowded = table["method"].nunique() > MOST_CURVES
+    colours = {} if is_crowded else {curve.label: curve.colour for curve in drawn}
     table = table[table["seeds"] > 0]
     groups = [(setting, _by_bytes(own)) for setting, own in table.groupby("setting", sort=False)]
     figure, axes = grid_of(6.6, [_FRAME + _BAR * len(own) for _, own in groups])
@@ -67,7 +68,7 @@ def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> Non
         places,
         cost,
         xerr=[np.minimum(errors, cost), errors],
-        color=[colours.get(label, COLOURS[-1]) for label in own["method"]],
+        color=[colours.get(label, COLOURS[0]) for label in own["method"]],
         height=0.7,
         ecolor="#404040",
         capsize=2,

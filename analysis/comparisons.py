@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from analysis import clients
-from analysis.formats import UNKNOWN, Spread, spread
+from analysis.formats import UNKNOWN, Spread, nothing, spread
 from analysis.load import LoadError, Results, load
 from analysis.methods import RUN_COLUMNS, SETTING, tagged
 from analysis.metrics import PHASES, own_split
@@ -178,12 +178,12 @@ def savings(of: Compared, baselines: Sequence[str] = ()) -> pd.DataFrame:
                 if against != label and (not baselines or names & set(baselines)):
                     shown = dict(zip(SETTING, key, strict=True))
                     rows.append({**shown, "method": label, "against": against, **_saved(own, base)})
-    return _trimmed(pd.DataFrame(rows), of.runs) if rows else _nothing("a second method to compare")
+    return _trimmed(pd.DataFrame(rows), of.runs) if rows else nothing("a second method to compare")
 
 
 def _saved(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
     """The savings of one method against one baseline."""
-    pairs = _by_seed(own).join(_by_seed(base), rsuffix="_base", how="inner")
+    pairs = _by_seed(own).join(_by_seed(base).add_suffix("_base"), how="inner")
     if not len(pairs):
         return {"seeds": 0} | dict.fromkeys(_SAVINGS, "no common seed")
     row: dict[str, object] = {"seeds": len(pairs)}
@@ -249,7 +249,3 @@ def _without_unknown(table: pd.DataFrame) -> pd.DataFrame:
         return any(not isinstance(value, Spread) or value.n for value in column)
 
     return table[[name for name in table.columns if is_known(table[name])]]
-
-
-def _nothing(needed: str) -> pd.DataFrame:
-    return pd.DataFrame({"nothing to show": [f"needs {needed}"]})

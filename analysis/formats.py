@@ -52,6 +52,15 @@ def spread(values: Sequence[float] | pd.Series) -> Spread:
     return Spread(float(known.mean()), float(known.std(ddof=1)), len(known))
 
 
+NOTHING = "nothing to show"
+"""The only column of a table for which there are no data."""
+
+
+def nothing(needed: str) -> pd.DataFrame:
+    """The table that says what it would need."""
+    return pd.DataFrame({NOTHING: [f"needs {needed}"]})
+
+
 def to_markdown(frame: pd.DataFrame) -> str:
     """The frame as a Markdown table; floats with four significant digits, nothing blank."""
     lines = [list(frame.columns), ["---"] * len(frame.columns), *_rows(frame)]

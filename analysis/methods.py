@@ -21,7 +21,7 @@ SETTING = ["dataset", "partition", "model", "clients", "sample_ratio", "rounds"]
 RUN_COLUMNS = ["run_id", "status", "algorithm", "seed", *SETTING, "config", "sweep_id", "trial_id"]
 
 MOST_PARTS = 4
-"""Options in a label, beyond which it has a number instead."""
+"""Options in a label, beyond which it has its trial or a number instead."""
 
 _ASIDE = (
     *("seed", "name", "engine", "results", "checkpoints"),
@@ -54,7 +54,8 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
         json.dumps([algorithm, sorted(of.items())])
         for algorithm, of in zip(runs["algorithm"], options, strict=True)
     ]
-    labels = _labels(runs["algorithm"], methods, options)
+    trials = dict(zip(methods, runs["trial_id"], strict=True))
+    labels = _labels(runs["algorithm"], methods, options, trials)
     return runs.assign(
         method=methods, label=[labels[m] for m in methods], setting=settings_in_words(runs)
     )
@@ -85,9 +86,12 @@ def _plain(value: object) -> str:
 
 
 def _labels(
-    algorithms: Iterable[str], methods: Iterable[str], options: Iterable[Options]
+    algorithms: Iterable[str],
+    methods: Iterable[str],
+    options: Iterable[Options],
+    trials: Mapping[str, str | None],
 ) -> dict[str, str]:
-    """What each method is called; no two are called the same."""
+    """What each method is called; no two are called the same. `trials` are the methods' trials, if any."""
     of: dict[str, dict[str, Options]] = defaultdict(dict)
     for algorithm, method, chosen in zip(algorithms, methods, options, strict=True):
         of[algorithm][method] = chosen
@@ -98,7 +102,8 @@ def _labels(
         for number, (method, chosen) in enumerate(variants.items(), 1):
             parts = [f"{names[path]} {chosen.get(path, 'absent')}" for path in differing]
             if len(parts) > MOST_PARTS:
-                parts = [f"no. {number}"]
+                trial = trials[method]
+                parts = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
             labels[method] = ", ".join([name_of(algorithm), *parts])
     alike = Counter(labels.values())  # Two own algorithms may have classes of one name.
     numbers: Counter[str] = Counter()

@@ -10,6 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from analysis.curves import COLOURS, MARKERS
+from analysis.formats import nothing
 from analysis.methods import differing_options, options_of
 from analysis.metrics import BYTES, MEGABYTE, VALIDATION, name_of
 from analysis.panels import dress, log_scale
@@ -50,7 +51,7 @@ def front_table(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
     table = trials(runs, rounds)
     on = table[table["on_front"]].sort_values(["sweep_id", "megabytes"])
     if not len(on):
-        return pd.DataFrame({"nothing to show": ["needs the trials of a search"]})
+        return nothing("the trials of a search")
     by_id = {run["run_id"]: options_of(run) for run in runs.to_dict("records")}
     differing = differing_options([by_id[run_id] for run_id in table["run_id"]])
     chosen = [{path: by_id[r].get(path, "absent") for path in differing} for r in on["run_id"]]

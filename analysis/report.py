@@ -213,7 +213,7 @@ def _points(curve: Curve, metric: str) -> dict[str, list[float | None]]:
     lines = {x: curve.points(x, metric) for x in ("round", "megabytes", SIMULATED)}
     mean = lines["round"]
     step = max(1, math.ceil(len(mean) / MOST_POINTS))
-    keep = sorted({*range(0, len(mean), step), *range(len(mean) - 1, len(mean))})
+    keep = sorted({*range(0, len(mean), step), *range(len(mean))[-1:]})
     columns = {
         "round": mean["x"],
         "megabytes": lines["megabytes"]["x"],

@@ -11,6 +11,7 @@ import pandas as pd
 from scipy.stats import wilcoxon
 
 from analysis.comparisons import GLOBAL_ACCURACY, OWN_ACCURACY, Compared
+from analysis.formats import nothing
 from analysis.methods import SETTING
 
 FEW = "too few pairs"
@@ -28,7 +29,7 @@ def significance(of: Compared) -> pd.DataFrame:
     """
     rows = [row for metric in (OWN_ACCURACY, GLOBAL_ACCURACY) for row in _of(of.finished, metric)]
     if not rows:
-        return pd.DataFrame({"nothing to show": ["needs two methods with finished runs"]})
+        return nothing("two methods with finished runs")
     return pd.DataFrame(rows)
 
 

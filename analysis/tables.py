@@ -16,7 +16,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.comparisons import Compared, accuracy, compared, cost, fairness, savings, targets
-from analysis.formats import FORMATS, render
+from analysis.formats import FORMATS, NOTHING, render
 from analysis.load import LoadError, Results, load
 from analysis.metrics import BYTES, OWN, PANEL, VALIDATION
 from analysis.pareto import front_table
@@ -39,7 +39,7 @@ TABLES: Mapping[str, Callable[[Compared], pd.DataFrame]] = {
     "significance": significance,
     "pareto": search_front,
 }
-"""Over seeds; `runs` is the table with a row a run."""
+"""Over seeds, or over trials; `runs` is the table with a row a run."""
 
 WHAT = (*TABLES, "runs")
 TITLES = {
@@ -66,7 +66,7 @@ def tables(
 
     Args:
         results: folders.
-        what: of `WHAT`.
+        what: of `WHAT`; all of them leave `pareto` out where there is no search.
         target: the value of `metric` to reach; None: in each setting the hardest that all runs reach.
         metric: a column of table rounds; None: the own-split accuracy.
         baselines: of the table `savings`: algorithms or methods; none for each other method.
@@ -83,6 +83,8 @@ def tables(
             made[name] = savings(of, baselines)
         else:
             made[name] = TABLES[name](of)
+    if what == WHAT and NOTHING in made["pareto"]:
+        del made["pareto"]  # Few folders hold a search.
     return made
 
 
