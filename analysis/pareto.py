@@ -67,7 +67,12 @@ def front(points: pd.DataFrame) -> pd.DataFrame:
     """
     ordered = points.sort_values(["megabytes", "accuracy"], ascending=[True, False])
     best_of_fewer = (
-        ordered.groupby("megabytes")["accuracy"].max().cummax().shift(fill_value=-np.inf)
+        ordered.groupby("megabytes")["accuracy"]
+        .max()
+        .astype(float)
+        .cummax()
+        .shift()
+        .fillna(-np.inf)
     )
     best_of_as_many = ordered.groupby("megabytes")["accuracy"].transform("max")
     beaten = ordered["accuracy"] <= ordered["megabytes"].map(best_of_fewer)

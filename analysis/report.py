@@ -23,7 +23,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis.curves import LINES, Curve
-from analysis.formats import Spread, cell_text
+from analysis.formats import NOTHING, Spread, cell_text
 from analysis.load import LoadError, Results, holds, load, run_ids
 from analysis.methods import tagged
 from analysis.metrics import (
@@ -45,6 +45,7 @@ MOST_POINTS = 200
 _HERE = Path(__file__).resolve().parent
 _DASHES = dict(zip(LINES, ("", "7 3", "7 3 2 3", "2 3", "10 3 2 3 2 3"), strict=True))
 _INTERACTIVE = ("rounds", "bytes", "simulated")
+_SHARED = ("dataset", "model", "target", "own_test_mean_over")
 _KINDS = ("algorithm", "partition", "dataset")
 _XS = {
     "round": "communication round",
@@ -241,22 +242,29 @@ def _of(run: Mapping[Hashable, Any]) -> dict[str, Any]:
 
 
 def _table(name: str, table: pd.DataFrame, algorithms: Mapping[str, str]) -> str:
-    """A table whose rows the filters find."""
+    """A table whose rows the filters find; a data set or model that all rows share is said above it."""
+    if NOTHING in table:
+        return ""
+    shared = [c for c in _SHARED if c in table and len(table) > 1 and table[c].nunique() == 1]
+    rows_of = [json.dumps(_of_row(row, algorithms)) for row in table.to_dict("records")]
+    said = ", ".join(f"{_words(c)}: {cell_text(table[c].iloc[0])}" for c in shared)
+    table = table.drop(columns=shared)
     kinds = ["number" if _is_number(table[c]) else "text" for c in table.columns]
     heads = "".join(
         f'<th class="{kind}" scope="col"><button type="button">{escape(_words(column))}</button></th>'
         for column, kind in zip(table.columns, kinds, strict=True)
     )
     rows = []
-    for row in table.to_dict("records"):
+    for row, about in zip(table.to_dict("records"), rows_of, strict=True):
         cells = "".join(
             f'<td class="{kind}" data-value="{escape(_value(value))}">{escape(cell_text(value))}</td>'
             for value, kind in zip(row.values(), kinds, strict=True)
         )
-        rows.append(f'<tr data-of="{escape(json.dumps(_of_row(row, algorithms)))}">{cells}</tr>')
+        rows.append(f'<tr data-of="{escape(about)}">{cells}</tr>')
     return (
         f"<section><h2>{escape(TABLE_TITLES[name])}</h2>"
-        f'<p class="note" id="count-{name}"></p><div class="scroll"><table data-name="{name}">'
+        f'<p class="note">{escape(said)}</p><p class="note" id="count-{name}"></p>'
+        f'<div class="scroll"><table data-name="{name}">'
         f"<thead><tr>{heads}</tr></thead><tbody>{''.join(rows)}</tbody></table></div></section>"
     )
 

@@ -76,7 +76,7 @@ def _clients(round_: int, accuracies: Sequence[float | None]) -> list[dict[str, 
     ]
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def write_run() -> WriteRun:
     """A function that writes a run: (own, global) accuracies by round, bytes and seconds a round.
 

@@ -19,6 +19,7 @@ from figure import Figure
 from population import population
 from speed import speed
 from startup import startup
+from summaries import summaries
 from vectors import sums, wire
 
 PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
@@ -27,6 +28,7 @@ PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
     "startup": startup,
     "speed": speed,
     "population": population,
+    "summaries": summaries,
 }
 
 
