@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatl_ray.aggregation.masked import (
@@ -282,6 +282,7 @@ def test_terms_must_be_the_declared_ones(terms: dict[str, int]) -> None:
         sums.add(parts, Weights(1.0, 1.0))
 
 
+@settings(max_examples=25)
 @given(senders=cohorts(), seed=st.integers(0, 2**32))
 def test_the_cosine_is_that_of_each_vector_with_the_sum_weighted_by_length(
     senders: list[Sender], seed: int
