@@ -1,14 +1,14 @@
-"""How each run is drawn: label, colour, line and marker."""
+"""What is drawn as one: a method in a setting, its seeds together, with its colour, line and marker."""
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.tables import MEGABYTE, SIMULATED
+from analysis.methods import tagged
+from analysis.metrics import BYTES, MEGABYTE, SIMULATED, is_lower_better
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
 """Okabe and Ito, Color Universal Design, 2008; without its yellow, too pale for a line on white."""
@@ -16,37 +16,31 @@ COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#0
 Line = str | tuple[int, tuple[float, ...]]
 LINES: tuple[Line, ...] = ("-", "--", "-.", ":", (0, (6, 1.5, 1, 1.5, 1, 1.5)))
 MARKERS = ("o", "s", "^", "D", "v", "P", "X", "<", ">")
-NAMES = {
-    "fedavg": "FedAvg",
-    "fedprox": "FedProx",
-    "fednova": "FedNova",
-    "fedper": "FedPer",
-    "scaffold": "SCAFFOLD",
-    "spatl": "SPATL",
-    "local_only": "Local only",
-}
 
-_FIELDS = ("partition", "model", "seed")
-RUN_COLUMNS = ["run_id", "algorithm", "status", "dataset", *_FIELDS]
+MOST_CURVES = 10
+"""Methods of a panel that are told apart; more would be a thicket."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Curve:
-    """One run as it is drawn.
+    """A method in a setting.
 
     Attributes:
-        run_id: of the run.
-        dataset: runs of one share their panels.
-        rounds: its rounds in order, with a column `megabytes`: sent up and down so far.
+        setting: in words; methods of one share their panels.
+        rounds: those of all its runs, with a column `megabytes`: sent up and down so far.
     """
 
-    run_id: str
     label: str
-    dataset: str
+    setting: str
     colour: str
     line: Line
     marker: str
     rounds: pd.DataFrame
+
+    @property
+    def run_ids(self) -> list[str]:
+        """Its runs: one a seed."""
+        return list(dict.fromkeys(self.rounds["run_id"]))
 
     @property
     def is_silent(self) -> bool:
@@ -58,64 +52,73 @@ class Curve:
         """Whether its clients have devices, so that its time there is known."""
         return bool(self.rounds[SIMULATED].notna().any())
 
+    def knows(self, column: str) -> bool:
+        """Whether some round has the column."""
+        return bool(self.rounds[column].notna().any())
+
+    def points(self, x: str, metric: str) -> pd.DataFrame:
+        """The metric by round: columns x, mean, low and high (mean -+ standard deviation).
+
+        Only rounds in which all its runs know the metric: a mean over others would jump. Where x
+        differs between runs, as bytes do, it is their mean.
+        """
+        known = self.rounds.dropna(subset=[metric])
+        by = known.groupby("round", sort=True)
+        at = pd.DataFrame({"mean": by[metric].mean(), "std": by[metric].std(ddof=1).fillna(0.0)})
+        at["x"] = by[x].mean() if x != "round" else at.index
+        whole = at[by["run_id"].nunique() == len(self.run_ids)].reset_index(drop=True)
+        low, high = whole["mean"] - whole["std"], whole["mean"] + whole["std"]
+        return pd.DataFrame({"x": whole["x"], "mean": whole["mean"], "low": low, "high": high})
+
+    def looking(self, colour: str, line: Line, marker: str) -> Curve:
+        """The same, drawn in another way."""
+        return replace(self, colour=colour, line=line, marker=marker)
+
+    def final(self, metric: str) -> float:
+        """The mean over its runs of the last known value; NaN without any."""
+        return float(self.rounds.dropna(subset=[metric]).groupby("run_id")[metric].last().mean())
+
 
 def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
-    """One curve a run that has rounds: runs of one algorithm share a colour while colours last.
+    """One curve a method and setting that has rounds; unfinished runs are curves of their own.
 
-    Runs of one label, on several data sets, look the same.
+    A method looks the same in all settings.
+
+    Args:
+        runs: rows of table runs, with `methods.RUN_COLUMNS`.
+        rounds: rows of table rounds.
     """
-    has_rounds = runs["run_id"].isin(set(rounds["run_id"]))
-    runs = runs[has_rounds].sort_values(["dataset", "algorithm", *_FIELDS, "run_id"])
-    labels = _labels(runs)
-    styles = _styles(runs, labels)
-    return [
-        Curve(
-            run_id,
-            labels[run_id],
-            dataset,
-            *styles[labels[run_id]],
-            _with_megabytes(rounds, run_id),
-        )
-        for run_id, dataset in zip(runs["run_id"], runs["dataset"], strict=True)
-    ]
+    runs = tagged(runs[runs["run_id"].isin(set(rounds["run_id"]))])
+    unfinished = runs["status"] != "finished"
+    runs.loc[unfinished, "label"] += " (" + runs["status"] + ")"
+    runs = runs.sort_values(["setting", "algorithm", "label", "seed", "run_id"])
+    looks = {label: look(place) for place, label in enumerate(dict.fromkeys(runs["label"]))}
+    total = sum(rounds[name] for name in BYTES)
+    rounds = rounds.assign(megabytes=total / MEGABYTE).sort_values(["run_id", "round"])
+    own = dict(list(rounds.groupby("run_id")))
+    drawn = []
+    for _, alike in runs.groupby(["setting", "label"], sort=False):
+        setting, label = str(alike["setting"].iloc[0]), str(alike["label"].iloc[0])
+        whole = pd.concat([own[run_id] for run_id in alike["run_id"]])
+        drawn.append(Curve(label, setting, *looks[label], whole))
+    return drawn
 
 
-def _styles(runs: pd.DataFrame, labels: Mapping[str, str]) -> dict[str, tuple[str, Line, str]]:
-    """Colour, line and marker by label."""
-    algorithms = sorted(set(runs["algorithm"]))
-    used: Counter[int] = Counter()
-    styles: dict[str, tuple[str, Line, str]] = {}
-    for run_id, algorithm in zip(runs["run_id"], runs["algorithm"], strict=True):
-        if labels[run_id] in styles:
-            continue
-        colour = algorithms.index(algorithm) % len(COLOURS)
-        style = used[colour] + colour
-        used[colour] += 1
-        line, marker = LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
-        styles[labels[run_id]] = COLOURS[colour], line, marker
-    return styles
+def look(place: int) -> tuple[str, Line, str]:
+    """Colour, line and marker of the method in a place: no two of 315 look the same."""
+    style = place % len(COLOURS) + 2 * (place // len(COLOURS))
+    return COLOURS[place % len(COLOURS)], LINES[style % len(LINES)], MARKERS[style % len(MARKERS)]
 
 
-def _with_megabytes(rounds: pd.DataFrame, run_id: str) -> pd.DataFrame:
-    own = rounds[rounds["run_id"] == run_id].sort_values("round")
-    total = own["bytes_up_cumulative"] + own["bytes_down_cumulative"]
-    return own.assign(megabytes=total / MEGABYTE)
+def best(drawn: Sequence[Curve], metric: str, most: int = MOST_CURVES) -> list[Curve]:
+    """The curves that end best, in their order; all of them if there are few."""
+    if len(drawn) <= most:
+        return list(drawn)
+    sign = 1 if is_lower_better(metric) else -1
 
+    def rank(curve: Curve) -> tuple[bool, float]:
+        value = curve.final(metric)
+        return value != value, sign * value  # those that never knew it are last
 
-def _labels(runs: pd.DataFrame) -> Mapping[str, str]:
-    """What tells the runs of a data set apart: algorithm, fields in which runs differ, then the id."""
-    differing = [name for name in _FIELDS if runs[name].nunique() > 1]
-    labels = {}
-    for run in runs.to_dict("records"):
-        name = str(run["algorithm"])
-        parts = [NAMES.get(name, name.rpartition(":")[2])]
-        parts += [f"seed {run[f]}" if f == "seed" else str(run[f]) for f in differing]
-        labels[run["run_id"]] = ", ".join(parts)
-    alike = Counter((run["dataset"], labels[run["run_id"]]) for run in runs.to_dict("records"))
-    for run in runs.to_dict("records"):
-        run_id = run["run_id"]
-        if alike[run["dataset"], labels[run_id]] > 1:
-            labels[run_id] += f", {run_id}"
-        if run["status"] != "finished":
-            labels[run_id] += f" ({run['status']})"
-    return labels
+    chosen = {id(curve) for curve in sorted(drawn, key=rank)[:most]}
+    return [curve for curve in drawn if id(curve) in chosen]

@@ -7,11 +7,12 @@ stands for the visible files, so that every row is read exactly once.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
 
@@ -21,6 +22,7 @@ SCHEMA_VERSION = 1
 TABLES = ("runs", "rounds", "clients", "layers", "events")
 
 ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
+    "runs": {"holdings": pa.string(), "sweep_id": pa.string(), "trial_id": pa.string()},
     "rounds": {
         "inference_flops_share_mean": pa.float64(),
         "selection_reward_mean": pa.float64(),
@@ -32,6 +34,8 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
         "local_test_clients": pa.int32(),
         "panel_clients": pa.int32(),
         "panel_local_test_accuracy_mean": pa.float64(),
+        "update_cosine_mean": pa.float64(),
+        "control_norm": pa.float64(),
     },
     "clients": {
         "inference_flops_share": pa.float64(),
@@ -42,6 +46,8 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
         "simulated_seconds_uplink": pa.float64(),
         "simulated_seconds_downlink": pa.float64(),
         "simulated_seconds": pa.float64(),
+        "update_norm": pa.float64(),
+        "control_norm": pa.float64(),
     },
 }
 """Columns that older tables of this version lack: they are null there."""
@@ -61,6 +67,7 @@ def load(
     table: str,
     columns: Sequence[str] | None = None,
     runs: Iterable[str] | None = None,
+    where: pc.Expression | None = None,
 ) -> pd.DataFrame:
     """A table of one or several results folders, runs in the order of their ids.
 
@@ -68,24 +75,45 @@ def load(
         results: a results folder, or several.
         table: runs, rounds, clients, layers or events.
         columns: the columns to read, or all.
-        runs: the ids of the runs to read, or all.
+        runs: the ids of the runs to read, or all; the others' files are not opened.
+        where: which rows, e.g. `pyarrow.compute.field("round") == 9`; parts of files that hold none
+            are not read.
 
     Raises:
         LoadError: a folder is missing, holds no tables, or tables of another schema version; a
-            table, column or run is not there, or the table has no rows; or two folders hold a
-            run of one id.
+            table, column or run is not there, a file is damaged, or the table has no rows; or two
+            folders hold a run of one id.
+    """
+    parts = [part for _, part in each_run(results, table, columns, runs, where)]
+    chosen = pa.concat_tables(parts)
+    if chosen.num_rows == 0:
+        raise LoadError(f"{table} holds no rows in {_names(_folders(results))}")
+    frame: pd.DataFrame = chosen.to_pandas()
+    return frame
+
+
+def each_run(
+    results: Results,
+    table: str,
+    columns: Sequence[str] | None = None,
+    runs: Iterable[str] | None = None,
+    where: pc.Expression | None = None,
+) -> Iterator[tuple[str, pa.Table]]:
+    """The rows of one run after the other, so that one of them is in memory at a time.
+
+    Args, Raises:
+        As for `load`; a run may have no rows.
     """
     if table not in TABLES:
         raise LoadError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
     folders = _folders(results)
-    wanted = None if runs is None else sorted(set(runs))
-    for attempt in range(_ATTEMPTS):
-        try:
-            return _read(folders, table, columns, wanted)
-        except FileNotFoundError as error:  # a run was being compacted meanwhile: look again
-            if attempt == _ATTEMPTS - 1:
-                raise LoadError(f"cannot read {table}: {error}") from error
-    raise AssertionError("unreachable")
+    for run_id, place in _chosen(folders, table, runs).items():
+        yield run_id, _read(place, table, columns, where)
+
+
+def run_ids(results: Results, table: str = "runs") -> list[str]:
+    """The runs that have rows of a table, in the order of their ids."""
+    return sorted(_places(_folders(results), table))
 
 
 def holds(results: Results, table: str) -> bool:
@@ -97,31 +125,43 @@ def _folders(results: Results) -> list[Path]:
     return [Path(results)] if isinstance(results, str | Path) else [Path(r) for r in results]
 
 
-def _read(
-    folders: Sequence[Path], table: str, columns: Sequence[str] | None, wanted: list[str] | None
-) -> pd.DataFrame:
+def _chosen(folders: Sequence[Path], table: str, runs: Iterable[str] | None) -> Mapping[str, Path]:
+    """Where the rows of the wanted runs lie, in the order of their ids."""
     places = _places(folders, table)
     if not places:
         raise LoadError(f"{table} holds no rows in {_names(folders)}")
-    if wanted is not None:
-        if absent := sorted(set(wanted) - places.keys()):
-            raise LoadError(
-                f"no rows of run {absent[0]!r} in {table}; runs there: {', '.join(sorted(places))}"
-            )
-        if not wanted:
-            raise LoadError("runs must name at least one run, or be None for all")
-        places = {run_id: places[run_id] for run_id in wanted}
-    parts = [_with_added(_dataset(places[run_id]), table) for run_id in sorted(places)]
-    dataset = ds.dataset(parts)
-    if unknown := [name for name in columns or () if name not in dataset.schema.names]:
+    wanted = sorted(places if runs is None else set(runs))
+    if not wanted:
+        raise LoadError("runs must name at least one run, or be None for all")
+    if absent := [run_id for run_id in wanted if run_id not in places]:
         raise LoadError(
-            f"{table} has no column {unknown[0]!r}; columns: {', '.join(dataset.schema.names)}"
+            f"no rows of run {absent[0]!r} in {table}; runs there: {', '.join(sorted(places))}"
         )
-    chosen = dataset.to_table(columns=None if columns is None else list(columns))
-    if chosen.num_rows == 0:
-        raise LoadError(f"{table} holds no rows in {_names(folders)}")
-    frame: pd.DataFrame = chosen.to_pandas()
-    return frame
+    return {run_id: places[run_id] for run_id in wanted}
+
+
+def _read(
+    run: Path, table: str, columns: Sequence[str] | None, where: pc.Expression | None
+) -> pa.Table:
+    """A run's rows; its files are looked up again if it was being compacted meanwhile."""
+    for attempt in range(_ATTEMPTS):
+        try:
+            dataset = _with_added(_dataset(run), table)
+            names = dataset.schema.names
+            if unknown := [name for name in columns or () if name not in names]:
+                raise LoadError(
+                    f"{table} has no column {unknown[0]!r}; columns: {', '.join(names)}"
+                )
+            chosen = None if columns is None else list(columns)
+            return dataset.to_table(columns=chosen, filter=where)
+        except FileNotFoundError as error:
+            if attempt == _ATTEMPTS - 1:
+                raise LoadError(f"cannot read {table}: {error}") from error
+        except (OSError, pa.ArrowException) as error:
+            raise LoadError(
+                f"{run} cannot be read: {error}; copy it again, or move it out of the folder"
+            ) from error
+    raise AssertionError("unreachable")
 
 
 def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
@@ -165,7 +205,7 @@ def _dataset(run: Path) -> ds.Dataset:
     if version.decode() != str(SCHEMA_VERSION):
         raise LoadError(
             f"{run} holds tables of schema version {version.decode()}; "
-            f"this code reads version {SCHEMA_VERSION}"
+            f"this code reads version {SCHEMA_VERSION}: read it with that version's, apart from others"
         )
     return ds.dataset(
         [str(path) for path in paths],

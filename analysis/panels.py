@@ -1,8 +1,9 @@
-"""The parts of a picture: panels, lines, the scale of an axis, one legend for all."""
+"""The parts of a picture: panels, lines, bands, the scale of an axis, one legend for all."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+import textwrap
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 
 import pandas as pd
@@ -14,16 +15,17 @@ from matplotlib.lines import Line2D
 from matplotlib.textpath import TextPath
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from analysis.curves import Curve
-from analysis.tables import CLIENTS, GLOBAL, OVER, OWN, PANEL
+from analysis.curves import Curve, best, look
+from analysis.metrics import CLIENTS, OVER, TITLES, axis_label
 
-TITLES = {
-    OWN: "Clients' own test splits",
-    PANEL: "Clients' own test splits",
-    GLOBAL: "Global test set",
-}
+MOST_ROWS = 5
+"""Settings in one picture; more go on in the next one."""
+
+OTHERS = "#b0b0b0"
+"""Methods that are not told apart."""
 
 _MARKERS_A_LINE = 8
+_TITLE = 52  # characters that find room above a panel
 _LEGEND_FONT = 8  # points
 _LEGEND_HANDLE = 5.5  # font sizes: the line before a label, and the space around both
 _LEGEND_LINE = 0.17  # inches
@@ -34,35 +36,86 @@ POINTS = 72
 
 @dataclass(frozen=True)
 class Panel:
-    """One metric on one data set."""
+    """One metric in one setting.
+
+    Attributes:
+        curves: those that are told apart.
+        others: the rest.
+    """
 
     axes: Axes
     metric: str
     curves: Sequence[Curve]
+    others: Sequence[Curve] = ()
+
+
+def pages(drawn: Sequence[Curve], rows: int = MOST_ROWS) -> list[list[Curve]]:
+    """The curves of at most `rows` settings at a time."""
+    settings = list(dict.fromkeys(curve.setting for curve in drawn))
+    return [
+        [curve for curve in drawn if curve.setting in settings[i : i + rows]]
+        for i in range(0, len(settings), rows)
+    ]
+
+
+def by_setting(drawn: Sequence[Curve]) -> dict[str, list[Curve]]:
+    """The curves of each setting."""
+    own: dict[str, list[Curve]] = {}
+    for curve in drawn:
+        own.setdefault(curve.setting, []).append(curve)
+    return own
 
 
 def make_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> tuple[Figure, list[Panel]]:
-    """A figure with a row of panels a data set, a panel a metric; its legend will make it higher."""
-    datasets = list(dict.fromkeys(curve.dataset for curve in drawn))
-    figure = Figure(figsize=(4.6 * len(metrics), 3.6 * len(datasets)))
+    """A figure with a row of panels a setting, a panel a metric; its legend will make it higher."""
+    settings = by_setting(drawn)
+    figure = Figure(figsize=(4.6 * len(metrics), 3.6 * len(settings)))
     figure.set_layout_engine("constrained", w_pad=0.1, h_pad=0.1)
-    grid = figure.subplots(len(datasets), len(metrics), squeeze=False)
+    grid = figure.subplots(len(settings), len(metrics), squeeze=False)
     panels = []
-    for dataset, row in zip(datasets, grid, strict=True):
-        own = [curve for curve in drawn if curve.dataset == dataset]
-        panels += [Panel(axes, metric, own) for axes, metric in zip(row, metrics, strict=True)]
+    chosen = [best(own, metrics[0]) for own in settings.values()]
+    is_crowded = any(
+        len(told) < len(own) for told, own in zip(chosen, settings.values(), strict=True)
+    )
+    looks = {c.label: look(i) for i, c in enumerate(_unique(chosen))} if is_crowded else {}
+    for told, own, row in zip(chosen, settings.values(), grid, strict=True):
+        others = [curve for curve in own if curve not in told]
+        told = [curve.looking(*looks[curve.label]) if is_crowded else curve for curve in told]
+        panels += [Panel(axes, m, told, others) for axes, m in zip(row, metrics, strict=True)]
     for panel in panels:
-        _prepare(panel, is_alone=len(datasets) == 1)
+        title = _title(panel.metric, [*panel.curves, *panel.others])
+        dress(panel.axes, setting_title(panel.curves[0].setting, title))
+        panel.axes.set_ylabel(axis_label(panel.metric))
     return figure, panels
 
 
-def _prepare(panel: Panel, is_alone: bool) -> None:
-    """Titles and grid; the data set is named if it is not the only one."""
-    axes, metric = panel.axes, panel.metric
-    title = _title(metric, panel.curves)
-    axes.set_title(title if is_alone else f"{panel.curves[0].dataset}: {title}", fontsize=10)
-    axes.set_ylabel(metric if metric not in TITLES else "accuracy (fraction)")
+def _unique(chosen: Iterable[Sequence[Curve]]) -> list[Curve]:
+    """The first curve of each method."""
+    return list({curve.label: curve for told in chosen for curve in told}.values())
+
+
+def grid_of(
+    figure_width: float, heights: Sequence[float], columns: int = 1
+) -> tuple[Figure, list[Axes]]:
+    """A figure with panels of given heights below each other, in so many columns."""
+    rows = [max(heights[i : i + columns]) for i in range(0, len(heights), columns)]
+    figure = Figure(figsize=(figure_width, sum(rows)), layout="constrained")
+    axes = figure.subplots(len(rows), columns, squeeze=False, height_ratios=rows).ravel()
+    for unused in axes[len(heights) :]:
+        unused.set_axis_off()
+    return figure, list(axes[: len(heights)])
+
+
+def setting_title(setting: str, title: str) -> str:
+    """The setting, if there is more than one, above what is shown."""
+    return "\n".join([*textwrap.wrap(setting, _TITLE), title])
+
+
+def dress(axes: Axes, title: str) -> None:
+    """Title and grid."""
+    axes.set_title(title, fontsize=10)
     axes.grid(alpha=0.25, linewidth=0.6)
+    axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
 
 
@@ -84,33 +137,46 @@ def _count(clients: pd.Series) -> str:
 
 
 def draw_line(axes: Axes, curve: Curve, x: str, metric: str) -> None:
-    """The rounds in which the metric is known; nothing, if there are none.
+    """The mean over seeds where the metric is known, and a band; nothing, if there are none.
 
     Against a cost, rounds before its first unit have no place on a logarithmic axis and are left out.
     """
-    known = curve.rounds.dropna(subset=[metric])
+    known = curve.points(x, metric)
     if x != "round":
-        known = known[known[x] > 0]
-    if len(known):
-        axes.plot(
-            known[x],
-            known[metric],
-            label=curve.label,
-            color=curve.colour,
-            linestyle=curve.line,
-            marker=curve.marker,
-            markersize=4.5,
-            markevery=max(1, -(-len(known) // _MARKERS_A_LINE)),
-            linewidth=1.6,
+        known = known[known["x"] > 0]
+    if not len(known):
+        return
+    axes.plot(
+        known["x"],
+        known["mean"],
+        label=curve.label,
+        color=curve.colour,
+        linestyle=curve.line,
+        marker=curve.marker,
+        markersize=4.5,
+        markevery=max(1, -(-len(known) // _MARKERS_A_LINE)),
+        linewidth=1.6,
+    )
+    if len(curve.run_ids) > 1:
+        axes.fill_between(
+            known["x"], known["low"], known["high"], color=curve.colour, alpha=0.16, linewidth=0
         )
 
 
+def draw_others(panel: Panel, x: str) -> None:
+    """The curves that are not told apart, behind the rest."""
+    for curve in panel.others:
+        known = curve.points(x, panel.metric)
+        known = known[known["x"] > 0] if x != "round" else known
+        panel.axes.plot(known["x"], known["mean"], color=OTHERS, linewidth=0.7, zorder=1)
+
+
 def draw_level(axes: Axes, curve: Curve, metric: str) -> None:
-    """A run without bytes, as the level it ended at."""
-    known = curve.rounds[metric].dropna()
-    if len(known):
+    """A method without bytes, as the level it ended at."""
+    final = curve.final(metric)
+    if final == final:
         axes.axhline(
-            known.iloc[-1],
+            final,
             label=f"{curve.label}: 0 bytes, final value",
             color=curve.colour,
             linestyle=curve.line,
@@ -118,19 +184,32 @@ def draw_level(axes: Axes, curve: Curve, metric: str) -> None:
         )
 
 
-def scale(panel: Panel, x: str) -> None:
-    """A logarithmic axis if several runs' costs span more than a decade: factors are then seen."""
-    axes = panel.axes
-    known = [c.rounds.loc[c.rounds[panel.metric].notna(), x] for c in panel.curves]
-    spent = [values[values > 0] for values in known if (values > 0).any()]
+def scale(axes: Axes, values: Iterable[pd.Series]) -> None:
+    """A logarithmic x axis if several methods' costs span more than a decade: factors are then seen.
+
+    Args:
+        axes: whose axis.
+        values: of each method.
+    """
+    spent = [own[own > 0] for own in values if (own > 0).any()]
     if len(spent) < 2:
         return
-    factor = max(v.max() for v in spent) / min(v.min() for v in spent)
-    if factor > 10:
+    log_scale(axes, min(own.min() for own in spent), max(own.max() for own in spent))
+
+
+def log_scale(axes: Axes, least: float, most: float) -> None:
+    """A logarithmic x axis if it spans more than a decade, with labels that stand apart."""
+    if least > 0 and (factor := most / least) > 10:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(subs=_labelled(factor)))
         axes.xaxis.set_major_formatter(lambda value, _: f"{value:g}")
         axes.xaxis.set_minor_formatter(NullFormatter())
+
+
+def costs(panel: Panel, x: str) -> Iterator[pd.Series]:
+    """What each curve of a panel spends where its metric is known."""
+    for curve in panel.curves:
+        yield curve.rounds.loc[curve.rounds[panel.metric].notna(), x]
 
 
 def _labelled(factor: float) -> tuple[float, ...]:
@@ -138,6 +217,18 @@ def _labelled(factor: float) -> tuple[float, ...]:
     if factor <= 100:
         return (1, 2, 5)
     return (1, 3) if factor <= 1000 else (1,)
+
+
+def notes_on(panels: Sequence[Panel]) -> list[str]:
+    """What the legend has to say of bands and of curves that are not told apart."""
+    seeds = {len(curve.run_ids) for panel in panels for curve in panel.curves} - {0, 1}
+    notes = []
+    if seeds:
+        several = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
+        notes.append(f"mean of {several} seeds, band: standard deviation")
+    if others := max((len(panel.others) for panel in panels), default=0):
+        notes.append(f"grey: {others} other methods")
+    return notes
 
 
 def add_legend(figure: Figure, panels: Sequence[Panel], notes: Sequence[str] = ()) -> None:
@@ -151,11 +242,13 @@ def add_legend(figure: Figure, panels: Sequence[Panel], notes: Sequence[str] = (
         notes: lines of text below the entries.
     """
     entries: dict[str, Artist] = {}
-    for axes in [panel.axes for panel in panels]:
+    for panel in panels:
+        axes = panel.axes
         handles, labels = axes.get_legend_handles_labels()
         entries |= dict(zip(labels, handles, strict=True))
         if not handles:
-            axes.text(0.5, 0.5, "not evaluated", ha="center", transform=axes.transAxes)
+            missing = "not evaluated" if "accuracy" in panel.metric else "not recorded"
+            axes.text(0.5, 0.5, missing, ha="center", transform=axes.transAxes)
     entries |= {note: Line2D([], [], linestyle="none") for note in notes}
     if not entries:
         return

@@ -1,101 +1,198 @@
-"""Pictures of a results folder: accuracy against rounds, bytes, simulated seconds and FLOPs; selection.
+"""Pictures of a results folder, and the table of its runs.
 
-python analysis/plots.py RESULTS [--out FOLDER] [--metric COLUMN] [--target VALUE]
+python analysis/plots.py RESULTS [--what NAME ...] [--format png|svg|pdf] [--out FOLDER]
 """
 
 from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property, partial
 from pathlib import Path
 
 import pandas as pd
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.curves import RUN_COLUMNS, Curve, curves
+from analysis import clients
+from analysis.bars import phases_figure, target_figure
+from analysis.comparisons import compared, targets
+from analysis.curves import Curve, curves
+from analysis.formats import Spread, to_csv, to_markdown, to_text
+from analysis.lines import bytes_figure, drift_figure, rounds_figure, simulated_figure
 from analysis.load import LoadError, Results, holds, load
-from analysis.panels import add_legend, draw_level, draw_line, make_figure, scale
-from analysis.selection import (
-    FLOPS,
-    KEPT,
-    LAYER_COLUMNS,
-    REWARD,
-    SELECTION_COLUMNS,
-    flops_figure,
-    has,
-    keep_ratio_figure,
-    reward_figure,
-)
-from analysis.tables import (
+from analysis.methods import RUN_COLUMNS, SETTING, settings_in_words
+from analysis.metrics import (
+    BYTES,
     CLIENTS,
+    CONTROL_NORM,
+    COSINE,
+    FLOPS,
     GLOBAL,
+    KEPT,
     OWN,
     PANEL,
+    PHASES,
+    REWARD,
     SIMULATED,
+    VALIDATION,
     own_split,
-    summary,
-    to_csv,
-    to_markdown,
-    to_text,
 )
+from analysis.panels import pages
+from analysis.pareto import pareto_figure, trials
+from analysis.selection import flops_figure, keep_ratio_figure, mean_ratios, reward_figure
+from analysis.spreads import clients_figure, partition_figure
+from analysis.summary import summary
+from analysis.tables import add_target
 
-_ACCURACIES = [OWN, PANEL, GLOBAL, *CLIENTS.values()]
-_BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
-_ROUND_COLUMNS = ["run_id", "round", *_BYTES, SIMULATED, *SELECTION_COLUMNS, *_ACCURACIES]
-
-
-def rounds_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
-    """Accuracy against communication rounds: a row a data set, a panel a metric."""
-    figure, panels = make_figure(drawn, metrics)
-    for panel in panels:
-        for curve in panel.curves:
-            draw_line(panel.axes, curve, "round", panel.metric)
-        panel.axes.set_xlabel("communication round")
-        panel.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    add_legend(figure, panels)
-    return figure
+_ROUND_COLUMNS = [
+    *("run_id", "round", *BYTES, SIMULATED, *PHASES, "seconds_total"),
+    *(OWN, PANEL, GLOBAL, VALIDATION, *CLIENTS.values()),
+    *(COSINE, CONTROL_NORM, REWARD, FLOPS, KEPT),
+]
 
 
-def bytes_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
-    """Accuracy against megabytes sent, up and down, all clients: a row a data set, a panel a metric.
+@dataclass(frozen=True)
+class Drawing:
+    """What pictures are made of; each part is read when it is first needed.
 
-    The axis is logarithmic where the values span more than a decade. A run without a byte is a
-    horizontal line at its final value.
+    Attributes:
+        results: a results folder, or several.
+        metric: the column that is to reach the target, or None for the own-split accuracy.
+        target: its value, or None.
     """
-    figure, panels = make_figure(drawn, metrics)
-    for panel in panels:
-        for curve in panel.curves:
-            if curve.is_silent:
-                draw_level(panel.axes, curve, panel.metric)
-            else:
-                draw_line(panel.axes, curve, "megabytes", panel.metric)
-        panel.axes.set_xlabel("sent up and down so far (MB = 10$^6$ bytes)")
-        scale(panel, "megabytes")
-    add_legend(figure, panels)
-    return figure
+
+    results: Results
+    metric: str | None = None
+    target: float | None = None
+
+    @cached_property
+    def runs(self) -> pd.DataFrame:
+        """Rows of table runs."""
+        return load(self.results, "runs", [*RUN_COLUMNS, "holdings"])
+
+    @cached_property
+    def rounds(self) -> pd.DataFrame:
+        """Rows of table rounds."""
+        columns = dict.fromkeys([*_ROUND_COLUMNS, *([self.metric] if self.metric else [])])
+        return load(self.results, "rounds", list(columns))
+
+    @cached_property
+    def drawn(self) -> list[Curve]:
+        """The methods in their settings."""
+        return curves(self.runs, self.rounds)
+
+    @property
+    def metrics(self) -> list[str]:
+        """The accuracies, and the metric of the target."""
+        own = own_split(self.rounds)
+        return list(dict.fromkeys([own, GLOBAL, self.metric or own]))
+
+    def knowing(self, *columns: str) -> list[Curve]:
+        """The methods that know all the columns."""
+        return [curve for curve in self.drawn if all(curve.knows(name) for name in columns)]
+
+    def lines(self, draw: Callable[[list[Curve], list[str]], Figure]) -> list[Figure]:
+        """A line a method: a picture for every few settings."""
+        return [draw(page, self.metrics) for page in pages(self.drawn)]
+
+    def simulated(self) -> list[Figure]:
+        """Accuracy against simulated seconds, if there are any."""
+        timed = [page for page in pages(self.drawn) if any(curve.is_timed for curve in page)]
+        return [simulated_figure(page, self.metrics) for page in timed]
+
+    def target_bars(self) -> list[Figure]:
+        """Bytes to the target by method."""
+        of = compared(self.results, self.target, self.metric)
+        rows = targets(of)
+        known = rows[rows["MB_to_target"].map(lambda v: isinstance(v, Spread))]
+        if not len(known):
+            return []
+        shown = [name for name in SETTING if name in rows]
+        words = of.runs.drop_duplicates(SETTING).assign(setting=lambda r: settings_in_words(r))
+        rows = rows.merge(words[[*shown, "setting"]], on=shown)
+        names = list(dict.fromkeys(rows["setting"]))
+        return [
+            target_figure(rows[rows["setting"].isin(names[i : i + 5])], self.drawn)
+            for i in range(0, len(names), 5)
+        ]
+
+    def client_spread(self) -> list[Figure]:
+        """Accuracy over clients."""
+        if not holds(self.results, "clients"):
+            return []
+        values = clients.final(self.results, self.rounds, known=own_split(self.rounds))
+        there = set(values["run_id"])
+        known = [curve for curve in self.drawn if there & set(curve.run_ids)]
+        return [clients_figure(page, values) for page in pages(known)]
+
+    def partition(self) -> list[Figure]:
+        """Who holds what."""
+        return [partition_figure(self.runs)] if self.runs["holdings"].notna().any() else []
+
+    def keep_ratios(self) -> list[Figure]:
+        """What selection keeps of each layer."""
+        if not holds(self.results, "layers"):
+            return []
+        layers = mean_ratios(self.results)
+        selecting = set(layers.loc[layers["keep_ratio"].lt(1), "run_id"])
+        own = [curve for curve in self.drawn if selecting & set(curve.run_ids)]
+        return [keep_ratio_figure(own, layers, self.runs)] if own else []
+
+    def flops(self) -> list[Figure]:
+        """Accuracy of what is kept against its FLOPs."""
+        own = self.knowing(FLOPS, KEPT)
+        return [flops_figure(own, self.runs)] if own else []
+
+    def rewards(self) -> list[Figure]:
+        """The agents' rewards."""
+        own = self.knowing(REWARD)
+        return [reward_figure(own)] if own else []
+
+    def pareto(self) -> list[Figure]:
+        """The fronts of searches."""
+        table = trials(self.runs, self.rounds)
+        return [pareto_figure(table)] if len(table) else []
+
+    def drift(self) -> list[Figure]:
+        """How far clients pull apart."""
+        return [drift_figure(page) for page in pages(self.knowing(COSINE))]
+
+    def phases(self) -> list[Figure]:
+        """Seconds by phase."""
+        return [phases_figure(page, self.rounds) for page in pages(self.drawn)]
 
 
-def simulated_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
-    """Accuracy against simulated seconds on the clients' devices: a row a data set, a panel a metric.
+PICTURES: Mapping[str, tuple[str, Callable[[Drawing], list[Figure]]]] = {
+    "rounds": ("accuracy_rounds", partial(Drawing.lines, draw=rounds_figure)),
+    "bytes": ("accuracy_bytes", partial(Drawing.lines, draw=bytes_figure)),
+    "simulated": ("accuracy_simulated_seconds", Drawing.simulated),
+    "target": ("bytes_to_target", Drawing.target_bars),
+    "clients": ("client_accuracies", Drawing.client_spread),
+    "partition": ("partition", Drawing.partition),
+    "keep": ("keep_ratios", Drawing.keep_ratios),
+    "flops": ("accuracy_flops", Drawing.flops),
+    "reward": ("selection_reward", Drawing.rewards),
+    "pareto": ("pareto", Drawing.pareto),
+    "drift": ("client_drift", Drawing.drift),
+    "phases": ("seconds_by_phase", Drawing.phases),
+}
+"""What can be asked for: the file's name, and what draws it; nothing where there are no data."""
 
-    The axis is logarithmic where the values span more than a decade. A run without devices has no
-    such time: it is named in the legend, and not drawn.
-    """
-    timed = [curve for curve in drawn if curve.is_timed]
-    figure, panels = make_figure(timed, metrics)
-    for panel in panels:
-        for curve in panel.curves:
-            draw_line(panel.axes, curve, SIMULATED, panel.metric)
-        panel.axes.set_xlabel("simulated time so far (s)")
-        scale(panel, SIMULATED)
-    others = dict.fromkeys(curve.label for curve in drawn if not curve.is_timed)
-    add_legend(figure, panels, [f"{label}: no simulated time" for label in others])
-    return figure
+
+def figures(of: Drawing, what: Sequence[str] = ()) -> dict[str, Figure]:
+    """The pictures of `what` that there are data for, by file name; none means all."""
+    made = {}
+    for name in what or PICTURES:
+        stem, draw = PICTURES[name]
+        drawn = draw(of)
+        for number, figure in enumerate(drawn, 1):
+            made[stem if number == 1 else f"{stem}_{number}"] = figure
+    return made
 
 
 def save(
@@ -104,33 +201,37 @@ def save(
     kind: str = "png",
     metric: str | None = None,
     target: float | None = None,
+    what: Sequence[str] = (),
 ) -> tuple[pd.DataFrame, list[Path]]:
-    """Write the pictures and the summary as Markdown and CSV.
+    """Write the pictures, and the table of runs as Markdown and CSV.
 
-    There is a picture of simulated time if a run has devices, and there are pictures of selection if a
-    run selects. Own-split accuracies are those of
-    `own_split`.
+    Own-split accuracies are those of `own_split`.
+
+    Args:
+        results: a results folder, or several.
+        out: a folder.
+        kind: png, svg or pdf.
+        metric: the column of rounds that is to reach the target.
+        target: its value; None: in each setting the hardest that all finished runs reach.
+        what: of `PICTURES`; none: all that there are data for.
 
     Returns:
-        The summary, and the paths of what was written.
+        The table of runs, and the paths of what was written.
 
     Raises:
-        LoadError: the folder cannot be read, or has no rounds or no such metric.
+        LoadError: the folder cannot be read, or has no rounds or no such metric; or there are no
+            data for a picture that is named.
     """
     table = summary(results, target, metric)
-    columns = list(dict.fromkeys([*_ROUND_COLUMNS, *([metric] if metric else [])]))
-    rounds = load(results, "rounds", columns)
-    own = own_split(rounds)
-    metrics = list(dict.fromkeys([own, GLOBAL, metric or own]))
-    drawn = curves(load(results, "runs", RUN_COLUMNS), rounds)
+    of = Drawing(results, metric, target)
+    drawn = figures(of, what)
+    if lacking := [
+        name for name in what if not any(s.startswith(PICTURES[name][0]) for s in drawn)
+    ]:
+        raise LoadError(f"these runs have no data for picture {lacking[0]!r}")
     out.mkdir(parents=True, exist_ok=True)
     paths = []
-    pictures = {"accuracy_rounds": rounds_figure, "accuracy_bytes": bytes_figure}
-    if any(curve.is_timed for curve in drawn):
-        pictures["accuracy_simulated_seconds"] = simulated_figure
-    figures = {name: draw(drawn, metrics) for name, draw in pictures.items()}
-    figures |= _selection_figures(results, drawn)
-    for name, figure in figures.items():
+    for name, figure in drawn.items():
         paths.append(out / f"{name}.{kind}")
         figure.savefig(paths[-1], dpi=150)
     for name, text in (("summary.md", to_markdown(table)), ("summary.csv", to_csv(table))):
@@ -139,28 +240,14 @@ def save(
     return table, paths
 
 
-def _selection_figures(results: Results, drawn: Sequence[Curve]) -> dict[str, Figure]:
-    """Pictures of what selection keeps, for runs in which it does."""
-    figures = {}
-    runs = load(results, "runs", ["run_id", "config"])
-    if has(drawn, FLOPS) and has(drawn, KEPT):
-        figures["accuracy_flops"] = flops_figure(drawn, runs)
-    if holds(results, "layers"):
-        layers = load(results, "layers", LAYER_COLUMNS)
-        selecting = set(layers.loc[layers["keep_ratio"].lt(1), "run_id"])
-        if own := [curve for curve in drawn if curve.run_id in selecting]:
-            figures["keep_ratios"] = keep_ratio_figure(own, layers, runs)
-    if has(drawn, REWARD):
-        figures["selection_reward"] = reward_figure(drawn)
-    return figures
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
     out = options.out or options.results[0] / "plots"
     try:
-        table, paths = save(options.results, out, options.format, options.metric, options.target)
+        table, paths = save(
+            options.results, out, options.format, options.metric, options.target, options.what
+        )
     except (LoadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
@@ -173,26 +260,25 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
-        description="Draw accuracy against rounds, bytes, simulated seconds and FLOPs, and what is kept."
+        description="Pictures of results, and the table of their runs."
     )
     parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
     parser.add_argument("--out", type=Path, help="folder to write to (default: RESULTS/plots)")
     parser.add_argument(
-        "--metric",
-        help=f"column of the table rounds for the target (default: {PANEL}, or {OWN} where a run "
-        "lacks it)",
+        "--what",
+        nargs="+",
+        choices=PICTURES,
+        default=(),
+        metavar="PICTURE",
+        help=f"of {', '.join(PICTURES)} (default: all that there are data for)",
     )
-    parser.add_argument(
-        "--target",
-        type=float,
-        help="value to reach, of a loss from above (default: the worst of the runs' best)",
-    )
+    add_target(parser)
     parser.add_argument("--format", choices=("png", "svg", "pdf"), default="png")
     parser.add_argument(
         "--show-table",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="print the summary of the runs (default: yes)",
+        help="print the table of runs (default: yes)",
     )
     return parser
 

@@ -6,41 +6,60 @@ import json
 from collections.abc import Mapping, Sequence
 
 import pandas as pd
-from matplotlib.axes import Axes
+import pyarrow as pa
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.curves import COLOURS, MARKERS, Curve
+from analysis.load import Results, each_run
+from analysis.metrics import FLOPS, KEPT, REWARD
+from analysis.panels import draw_line, dress
 
-REWARD = "selection_reward_mean"
-FLOPS = "inference_flops_share_mean"
-KEPT = "inference_local_test_accuracy_mean"
-SELECTION_COLUMNS = [REWARD, FLOPS, KEPT]
-LAYER_COLUMNS = ["run_id", "round", "client", "layer", "keep_ratio", "inference_keep_ratio"]
+LAYER_COLUMNS = ["round", "layer", "keep_ratio", "inference_keep_ratio"]
 MOST_PANELS = 9
-"""Runs in the picture of keep ratios."""
+"""Methods in the picture of keep ratios."""
 
 _COLUMNS = 3
 
 
-def has(drawn: Sequence[Curve], column: str) -> bool:
-    """Whether some run knows a column."""
-    return any(bool(curve.rounds[column].notna().any()) for curve in drawn)
+def mean_ratios(results: Results) -> pd.DataFrame:
+    """Keep ratios by run, round and layer, means over clients; layers in the network's order.
+
+    Reads a run at a time: the table has a row a client and layer.
+    """
+    parts = []
+    for run_id, rows in each_run(results, "layers", LAYER_COLUMNS):
+        means = rows.group_by(["round", "layer"], use_threads=False).aggregate(
+            [("keep_ratio", "mean"), ("inference_keep_ratio", "mean")]
+        )
+        means = means.rename_columns([n.removesuffix("_mean") for n in means.column_names])
+        parts.append(means.append_column("run_id", pa.array([run_id] * len(means), pa.string())))
+    frame: pd.DataFrame = pa.concat_tables(parts).to_pandas()
+    return frame
 
 
 def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.DataFrame) -> Figure:
-    """Keep ratio by layer and round, as a mean over clients: a panel a run.
+    """Keep ratio by layer and round, as a mean over clients and seeds: a panel a method.
 
     It is the ratio of what is kept for inference, or of what travels where nothing is removed.
+
+    Args:
+        drawn: the methods.
+        layers: of `mean_ratios`.
+        runs: rows of table runs, with their configs.
     """
     algorithms = _algorithms(runs)
-    names = {curve.run_id: decided_by(algorithms[curve.run_id]) for curve in drawn}
-    tables = {f"{c.label}\n{names[c.run_id]}": keep_ratios(c.run_id, layers) for c in drawn}
-    known = {label: table for label, table in tables.items() if len(table)}
+    known = {}
+    for curve in drawn:
+        name = decided_by(algorithms[curve.run_ids[0]])
+        parts = [part for part in (curve.setting, curve.label, name) if part]
+        table = keep_ratios(curve.run_ids, layers)
+        if len(table):
+            known["\n".join(parts)] = table
     shown = list(known.items())[:MOST_PANELS]
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
-    height = max(2.2, 0.17 * max(len(table) for _, table in shown) + 1)
+    height = max(3.0, 0.17 * max(len(table) for _, table in shown) + 1)
     figure = Figure(figsize=(4.6 * columns, height * rows), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).ravel()
     for axes, (label, table) in zip(grid, shown, strict=False):
@@ -59,12 +78,12 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
 
 
 def _more(count: int) -> str:
-    return f" ({count} more runs are not shown)" if count else ""
+    return f" ({count} more methods are not shown)" if count else ""
 
 
-def keep_ratios(run_id: str, layers: pd.DataFrame) -> pd.DataFrame:
-    """Mean ratios of a run: layers in the network's order, a column a round; empty without any."""
-    own = layers[layers["run_id"] == run_id]
+def keep_ratios(run_ids: Sequence[str], layers: pd.DataFrame) -> pd.DataFrame:
+    """Mean ratios of runs: layers in the network's order, a column a round; empty without any."""
+    own = layers[layers["run_id"].isin(run_ids)]
     column = "inference_keep_ratio"
     if not own[column].notna().any():
         column = "keep_ratio"
@@ -78,29 +97,25 @@ def reward_figure(drawn: Sequence[Curve]) -> Figure:
     figure = Figure(figsize=(6.4, 4), layout="constrained")
     axes = figure.subplots()
     for curve in drawn:
-        known = curve.rounds.dropna(subset=[REWARD])
-        if len(known):
-            axes.plot(
-                known["round"], known[REWARD], color=curve.colour, linestyle=curve.line,
-                marker=curve.marker, markersize=4.5, linewidth=1.6, label=curve.label,
-            )  # fmt: skip
-    _dress(axes, "communication round", "accuracy (fraction)")
+        draw_line(axes, curve, "round", REWARD)
+    dress(axes, "Reward while heads are tuned\nmean over the clients that tune one")
+    axes.set(xlabel="communication round", ylabel="accuracy (fraction)")
     axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.set_title("Reward while heads are tuned\nmean over the clients that tune one", fontsize=10)
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
 def flops_figure(drawn: Sequence[Curve], runs: pd.DataFrame) -> Figure:
     """Accuracy of what is kept against its FLOPs, at the last evaluation: a line a criterion.
 
-    Accuracy is without fine-tuning, on the clients' own test splits. Runs of one criterion and setting
+    Accuracy is without fine-tuning, on the clients' own test splits. Runs of one criterion and options
     that differ in their seed only are one point: their mean, and the range of their accuracies.
     """
     points = _points(drawn, runs)
     figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     for index, (name, own) in enumerate(points.groupby("decided by", sort=True)):
-        at = own.groupby("setting").agg(
+        at = own.groupby("options").agg(
             x=("flops", "mean"), y=("accuracy", "mean"), low=("accuracy", "min"),
             high=("accuracy", "max"),
         ).sort_values("x")  # fmt: skip
@@ -109,8 +124,9 @@ def flops_figure(drawn: Sequence[Curve], runs: pd.DataFrame) -> Figure:
             color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
             markersize=5, linewidth=1.4, capsize=2,
         )  # fmt: skip
-    _dress(axes, "FLOPs of inference, of the dense network's", "accuracy (fraction)")
-    axes.set_title("What is kept, without fine-tuning\nclients' own test splits", fontsize=10)
+    dress(axes, "What is kept, without fine-tuning\nclients' own test splits")
+    axes.set(xlabel="FLOPs of inference, of the dense network's", ylabel="accuracy (fraction)")
+    axes.legend(frameon=False, fontsize=8)
     return figure
 
 
@@ -120,12 +136,12 @@ def _points(drawn: Sequence[Curve], runs: pd.DataFrame) -> pd.DataFrame:
     rows = []
     for curve in drawn:
         known = curve.rounds.dropna(subset=[FLOPS, KEPT])
-        if len(known):
-            algorithm = algorithms[curve.run_id]
-            name, setting = decided_by(algorithm), json.dumps(algorithm, sort_keys=True)
-            last = known.iloc[-1]
-            rows.append((name, f"{curve.dataset} {setting}", last[FLOPS], last[KEPT]))
-    return pd.DataFrame(rows, columns=["decided by", "setting", "flops", "accuracy"])
+        for run_id, own in known.groupby("run_id"):
+            algorithm = algorithms[str(run_id)]
+            name, options = decided_by(algorithm), json.dumps(algorithm, sort_keys=True)
+            last = own.iloc[-1]
+            rows.append((name, f"{curve.setting} {options}", last[FLOPS], last[KEPT]))
+    return pd.DataFrame(rows, columns=["decided by", "options", "flops", "accuracy"])
 
 
 def _algorithms(runs: pd.DataFrame) -> Mapping[str, Mapping[str, object]]:
@@ -144,10 +160,3 @@ def decided_by(algorithm: Mapping[str, object]) -> str:
     )
     where = "over all layers" if algorithm.get("allocation") == "global" else "equal ratios"
     return f"{where}, {criterion}"
-
-
-def _dress(axes: Axes, x: str, y: str) -> None:
-    axes.set(xlabel=x, ylabel=y)
-    axes.grid(alpha=0.25, linewidth=0.6)
-    axes.spines[["top", "right"]].set_visible(False)
-    axes.legend(frameon=False, fontsize=8)

@@ -1,211 +1,174 @@
-"""One row a run: what it reached, what it cost, and how that compares with FedAvg."""
+"""Tables of a results folder, as Markdown, LaTeX or CSV.
+
+python analysis/tables.py RESULTS [--what NAME ...] [--format md|latex|csv] [--out FILE|FOLDER]
+"""
 
 from __future__ import annotations
 
-import math
-from collections.abc import Mapping
+import argparse
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 
 import pandas as pd
 
+if not __package__:
+    sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
+
+from analysis.comparisons import Compared, accuracy, compared, cost, fairness, savings, targets
+from analysis.formats import FORMATS, NOTHING, render
 from analysis.load import LoadError, Results, load
-
-OWN = "local_test_accuracy_mean"
-"""Over clients that have trained: in part of the clients' rounds, others for every algorithm."""
-PANEL = "panel_local_test_accuracy_mean"
-"""Over the whole panel, so over the same clients for every algorithm."""
-CLIENTS = {OWN: "local_test_clients", PANEL: "panel_clients"}
-"""The column with the number of clients behind a mean."""
-OVER = {OWN: "clients that have trained", PANEL: "clients of the panel"}
-"""Which clients are behind a mean."""
-GLOBAL = "global_test_accuracy"
-SIMULATED = "simulated_seconds_cumulative"
-NOT_REACHED = "not reached"
-NO_FEDAVG = "no FedAvg run"
-UNKNOWN = "not known"
-MEGABYTE = 10**6
-"""Bytes."""
-
-_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds"]
-_BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
-_ACCURACIES = [OWN, PANEL, GLOBAL, *CLIENTS.values()]
-_ROUND_COLUMNS = ["run_id", "round", *_BYTES, SIMULATED, "seconds_total", *_ACCURACIES]
-_TIMES = ["simulated_seconds", "simulated_seconds_to_target"]
-_SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
+from analysis.metrics import BYTES, OWN, PANEL, VALIDATION
+from analysis.pareto import front_table
+from analysis.significance import significance
+from analysis.summary import summary
 
 
-def own_split(rounds: pd.DataFrame) -> str:
-    """The column in which runs compare on clients' own splits: `PANEL` where it is known, or `OWN`.
-
-    One column for all runs: the panel's is taken if no round of any run has only the other one, as
-    rounds of older results have, or of runs that skip clients that never trained.
-    """
-    evaluated = rounds[rounds[[OWN, PANEL]].notna().any(axis=1)]
-    return PANEL if len(evaluated) and evaluated[PANEL].notna().all() else OWN
+def search_front(of: Compared) -> pd.DataFrame:
+    """The trials of searches that none beats in both accuracy and bytes."""
+    rounds = load(of.results, "rounds", ["run_id", "round", VALIDATION, *BYTES])
+    return front_table(of.runs, rounds)
 
 
-def is_lower_better(metric: str) -> bool:
-    """Whether the metric is a loss."""
-    return "loss" in metric
+TABLES: Mapping[str, Callable[[Compared], pd.DataFrame]] = {
+    "accuracy": accuracy,
+    "target": targets,
+    "savings": savings,
+    "fairness": fairness,
+    "cost": cost,
+    "significance": significance,
+    "pareto": search_front,
+}
+"""Over seeds, or over trials; `runs` is the table with a row a run."""
+
+WHAT = (*TABLES, "runs")
+TITLES = {
+    "accuracy": "Final and best accuracy, mean and standard deviation over seeds",
+    "target": "Rounds and bytes to the target accuracy",
+    "savings": "Savings against each baseline, paired by seed (0.5: half of it is saved)",
+    "fairness": "Own-split accuracy over clients, after the last evaluated round",
+    "cost": "Bytes, FLOPs and time",
+    "significance": "Paired over seeds and settings: Wilcoxon's signed-rank test",
+    "pareto": "Trials on the Pareto front of each search: validation accuracy against bytes",
+    "runs": "Runs",
+}
+_ENDINGS = {"md": "md", "latex": "tex", "csv": "csv"}
 
 
-def summary(
-    results: Results, target: float | None = None, metric: str | None = None
-) -> pd.DataFrame:
-    """One row a run of a results folder, or of several: see `summarise`.
-
-    Raises:
-        LoadError: the folder cannot be read, or has no rounds or no such number.
-    """
-    runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio", "rounds"])
-    columns = list(dict.fromkeys([*_ROUND_COLUMNS, *([metric] if metric else [])]))
-    rounds = load(results, "rounds", columns)
-    if metric and not pd.api.types.is_numeric_dtype(rounds[metric]):
-        raise LoadError(f"metric must be a number, got column {metric!r}")
-    return summarise(runs, rounds, target, metric)
-
-
-def summarise(
-    runs: pd.DataFrame,
-    rounds: pd.DataFrame,
+def tables(
+    results: Results,
+    what: Sequence[str] = WHAT,
     target: float | None = None,
     metric: str | None = None,
-) -> pd.DataFrame:
-    """One row a run: accuracies, bytes, seconds, cost to a target, bytes against FedAvg's.
-
-    Final and best values are over the evaluated rounds. Own-split accuracies are means over
-    `own_test_mean_over`, which are `own_test_clients` after the last round. Megabytes are
-    10^6 bytes. Interrupted, failed and running runs appear with their status and what they have so
-    far.
-    `bytes_to_fedavg` is the run's bytes, up and down, over those of the FedAvg run of the same
-    data set, partition, model, seed, number of clients and sample ratio. Seconds are of this
-    machine; simulated seconds are of the clients' devices, and left out if no run has devices.
+    baselines: Sequence[str] = (),
+) -> dict[str, pd.DataFrame]:
+    """The named tables of a results folder, or of several.
 
     Args:
-        runs: rows of the table runs.
-        rounds: rows of the table rounds.
-        target: the value of `metric` to reach, or None: the worst of the runs' best values, the
-            hardest target that every evaluated run reaches.
-        metric: a column of rounds, larger being better but for losses; None: the own-split accuracy.
+        results: folders.
+        what: of `WHAT`; all of them leave `pareto` out where there is no search.
+        target: the value of `metric` to reach; None: in each setting the hardest that all runs reach.
+        metric: a column of table rounds; None: the own-split accuracy.
+        baselines: of the table `savings`: algorithms or methods; none for each other method.
+
+    Raises:
+        LoadError: the folder cannot be read, or has no rounds, no such metric or no such baseline.
     """
-    own = own_split(rounds)
-    metric = metric or own
-    groups = {run_id: frame.sort_values("round") for run_id, frame in rounds.groupby("run_id")}
-    nothing = rounds.iloc[:0]
-    if target is None:
-        target = _common_target(rounds, metric)
-    totals = {run_id: _total_bytes(groups.get(run_id, nothing)) for run_id in runs["run_id"]}
-    rows = []
-    for run in runs.to_dict("records"):
-        row = {name: run[name] for name in _SHOWN}
-        row |= _figures(groups.get(run["run_id"], nothing), own, metric, target)
-        row["bytes_to_fedavg"] = _ratio(run["run_id"], runs, totals)
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table if rounds[SIMULATED].notna().any() else table.drop(columns=_TIMES)
+    of = compared(results, target, metric) if set(what) & TABLES.keys() else None
+    made = {}
+    for name in what:
+        if of is None or name == "runs":
+            made[name] = summary(results, target, metric)
+        elif name == "savings":
+            made[name] = savings(of, baselines)
+        else:
+            made[name] = TABLES[name](of)
+    if what == WHAT and NOTHING in made["pareto"]:
+        del made["pareto"]  # Few folders hold a search.
+    return made
 
 
-def to_markdown(frame: pd.DataFrame) -> str:
-    """The frame as a Markdown table; floats with four significant digits, nothing blank."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns)]
-    lines += [[_cell(value) for value in row] for row in frame.itertuples(index=False)]
-    return "".join(f"| {' | '.join(map(str, line))} |\n" for line in lines)
+def text_of(made: Mapping[str, pd.DataFrame], kind: str) -> str:
+    """Several tables in one text, each with its title (as a comment in LaTeX and CSV)."""
+    mark = {"md": "## ", "latex": "% ", "csv": "# "}[kind]
+    blank = "\n" if kind == "md" else ""
+    parts = [f"{mark}{TITLES[name]}\n{blank}{render(table, kind)}" for name, table in made.items()]
+    return "\n".join(parts) if len(made) > 1 else render(next(iter(made.values())), kind)
 
 
-def to_text(frame: pd.DataFrame) -> str:
-    """The frame for a terminal: what all of several runs share in one line, then an aligned table."""
-    alike = [c for c in frame.columns if len(frame) > 1 and frame[c].nunique(dropna=False) == 1]
-    shared = ", ".join(f"{column} {_cell(frame[column].iloc[0])}" for column in alike)
-    different = frame.drop(columns=alike)
-    if "algorithm" in different and different["algorithm"].is_unique:
-        different = different.drop(columns="run_id")
-    lines = [list(different.columns), *different.itertuples(index=False)]
-    cells = [[_cell(value) for value in line] for line in lines]
-    widths = [max(map(len, column)) for column in zip(*cells, strict=True)]
-    rows = ["  ".join(c.rjust(w) for c, w in zip(line, widths, strict=True)) for line in cells]
-    return "\n".join([*([f"all runs: {shared}"] if shared else []), *rows]) + "\n"
+def write(made: Mapping[str, pd.DataFrame], kind: str, out: Path) -> list[Path]:
+    """A file a table in a folder, or one file for all if `out` has an ending."""
+    if out.suffix and not out.is_dir():
+        out.parent.mkdir(parents=True, exist_ok=True)
+        out.write_text(text_of(made, kind), encoding="utf-8")
+        return [out]
+    out.mkdir(parents=True, exist_ok=True)
+    paths = []
+    for name, table in made.items():
+        paths.append(out / f"{name}.{_ENDINGS[kind]}")
+        paths[-1].write_text(render(table, kind), encoding="utf-8")
+    return paths
 
 
-def to_csv(frame: pd.DataFrame) -> str:
-    """The frame as CSV with full precision; what is not known says so."""
-    return frame.astype(object).to_csv(index=False, na_rep=UNKNOWN, lineterminator="\n")
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Print or write what the command line names; 1 if it cannot be read or written."""
+    options = _parser().parse_args(arguments)
+    try:
+        made = tables(
+            options.results, options.what, options.target, options.metric, options.baseline
+        )
+        if options.out is None:
+            print(text_of(made, options.format), end="")
+            return 0
+        for path in write(made, options.format, options.out):
+            print(path)
+    except (LoadError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
-def _common_target(rounds: pd.DataFrame, metric: str) -> float:
-    """The worst of the runs' best values."""
-    values = rounds.groupby("run_id")[metric]
-    return float(values.min().max() if is_lower_better(metric) else values.max().min())
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description="Tables of results, over seeds and by run.")
+    parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
+    parser.add_argument(
+        "--what",
+        nargs="+",
+        choices=WHAT,
+        default=WHAT,
+        metavar="TABLE",
+        help=f"of {', '.join(WHAT)} (default: all)",
+    )
+    parser.add_argument(
+        "--format", choices=FORMATS, default="md", help="how they are written (default: md)"
+    )
+    parser.add_argument(
+        "--out", type=Path, help="a file for all, or a folder with a file each (default: print)"
+    )
+    add_target(parser)
+    parser.add_argument(
+        "--baseline",
+        nargs="+",
+        default=(),
+        metavar="METHOD",
+        help="algorithms or methods that savings are against (default: each)",
+    )
+    return parser
 
 
-def _figures(frame: pd.DataFrame, own: str, metric: str, target: float) -> dict[str, object]:
-    """What a run reached and cost, from its rounds in order."""
-    up, down = (float(frame[name].max()) / MEGABYTE if len(frame) else 0.0 for name in _BYTES)
-    to_target = _to_target(frame, metric, target)
-    return {
-        "rounds": len(frame),
-        "own_test_mean_over": OVER[own],
-        "own_test_clients": _final(frame[CLIENTS[own]]),
-        "final_own_test_accuracy": _final(frame[own]),
-        "final_global_test_accuracy": _final(frame[GLOBAL]),
-        "best_own_test_accuracy": frame[own].max(),
-        "best_global_test_accuracy": frame[GLOBAL].max(),
-        "MB_up": up,
-        "MB_down": down,
-        "seconds": float(frame["seconds_total"].sum()),
-        "simulated_seconds": float(frame[SIMULATED].max()),
-        "target": _target_text(metric, target),
-        "rounds_to_target": to_target[0],
-        "MB_to_target": to_target[1],
-        "simulated_seconds_to_target": to_target[2],
-    }
+def add_target(parser: argparse.ArgumentParser) -> None:
+    """The options that choose what is to be reached."""
+    parser.add_argument(
+        "--metric",
+        help=f"column of the table rounds for the target (default: {PANEL}, or {OWN} where a run "
+        "lacks it)",
+    )
+    parser.add_argument(
+        "--target",
+        type=float,
+        help="value to reach, of a loss from above (default: the worst of the runs' best)",
+    )
 
 
-def _target_text(metric: str, target: float) -> str:
-    sign = "<=" if is_lower_better(metric) else ">="
-    return UNKNOWN if math.isnan(target) else f"{metric} {sign} {target:.4g}"
-
-
-def _to_target(
-    frame: pd.DataFrame, metric: str, target: float
-) -> tuple[int | str, float | str, float | str]:
-    """Rounds done, megabytes up and down, simulated seconds when the metric first was at the target."""
-    values = frame[metric]
-    reached = (values <= target if is_lower_better(metric) else values >= target).to_numpy()
-    if not reached.any():
-        return NOT_REACHED, NOT_REACHED, NOT_REACHED
-    first = int(reached.argmax())
-    megabytes = float(frame[_BYTES].iloc[first].sum()) / MEGABYTE
-    return first + 1, megabytes, float(frame[SIMULATED].iloc[first])
-
-
-def _final(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.iloc[-1]) if len(known) else math.nan
-
-
-def _total_bytes(frame: pd.DataFrame) -> float:
-    return float(frame[_BYTES].max().sum()) if len(frame) else 0.0
-
-
-def _ratio(run_id: str, runs: pd.DataFrame, totals: Mapping[str, float]) -> float | str:
-    """The run's bytes over those of the FedAvg run of its setting, or why there is no ratio."""
-    run = runs[runs["run_id"] == run_id].iloc[0]
-    if run["algorithm"] == "fedavg":
-        peers = [run_id]
-    else:
-        alike = (runs[_SETTING] == run[_SETTING]).all(axis=1)
-        peers = runs.loc[alike & (runs["algorithm"] == "fedavg"), "run_id"].tolist()
-    if not peers:
-        return NO_FEDAVG
-    if len(peers) > 1:
-        return f"{len(peers)} FedAvg runs"
-    if totals[peers[0]] == 0:
-        return "FedAvg sent nothing"
-    return totals[run_id] / totals[peers[0]]
-
-
-def _cell(value: object) -> str:
-    if isinstance(value, float):
-        if math.isnan(value):
-            return UNKNOWN
-        return f"{value:.4g}" if abs(value) < 1000 else f"{value:.0f}"
-    return UNKNOWN if value is None or value is pd.NA else str(value).replace("|", "\\|")
+if __name__ == "__main__":
+    sys.exit(main())

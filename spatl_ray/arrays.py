@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import TypeVar
 
 import numpy as np
@@ -24,3 +25,12 @@ def readonly(array: AnyArray) -> AnyArray:
     NumPy lets a view of writable memory become writable again; one of a read-only buffer does not.
     """
     return np.asarray(memoryview(array).toreadonly())  # type: ignore[arg-type, return-value]
+
+
+def l2_norm(values: npt.NDArray[np.generic]) -> float:
+    """The L2 norm, in float64; infinite if it is over what that can hold, NaN if a value is.
+
+    By NumPy's own sum, not BLAS's: its last bits would depend on the number of threads.
+    """
+    with np.errstate(over="ignore", invalid="ignore"):
+        return math.sqrt(np.square(np.asarray(values, dtype=np.float64)).sum())

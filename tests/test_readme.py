@@ -126,9 +126,14 @@ def test_the_environment_is_entered_before_its_commands() -> None:
     assert TEXT.index("source .venv/bin/activate") < TEXT.index("\nspatl run")
 
 
-def test_the_first_lines_of_python_run_as_pasted(here: Path) -> None:
-    """With fewer rounds: a run, and what pandas makes of its results."""
+def test_the_first_lines_of_python_run_as_pasted(
+    here: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With fewer rounds: a run, and what pandas and DuckDB make of its results."""
+    monkeypatch.setenv("MPLBACKEND", "Agg")
     scope: dict[str, Any] = {}
-    for code in blocks("python")[:2]:
+    for code in blocks("python")[:4]:
         exec(compile(code.replace("rounds=5", "rounds=1"), str(README), "exec"), scope)
-    assert set(scope["rounds"]["run_id"]) == {scope["summary"].run_id}
+    assert scope["rounds"]["algorithm"].tolist() == ["spatl"]
+    assert (here / "accuracy.png").stat().st_size > 5000
+    assert (here / "accuracy_duckdb.png").stat().st_size > 5000

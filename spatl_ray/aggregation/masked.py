@@ -10,8 +10,8 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from spatl_ray.aggregation.exact import ExactSum, Runs
-from spatl_ray.arrays import Bits
+from spatl_ray.aggregation.exact import ExactSum, Runs, limit
+from spatl_ray.arrays import Bits, l2_norm
 from spatl_ray.errors import AggregationError
 from spatl_ray.parameters import Array, Space
 from spatl_ray.update import Mask, MaskKind, Part, Parts
@@ -73,10 +73,14 @@ class Total:
     Attributes:
         values: shape (space.size,), 0 where nothing was sent.
         sent: positions that somebody sent, or None for all.
+        cosine: mean over the added vectors of their cosine with the sum of them all, weighted by weight
+            times length: |sum_i w_i v_i| / sum_i w_i |v_i|, with v_i zero at positions that were not
+            sent. None if lengths were not noted, or are all zero.
     """
 
     values: Double
     sent: Bits | None
+    cosine: float | None = None
 
     def apply(self, vector: Array, scale: float = 1.0) -> Array:
         """vector + scale * values, in the vector's dtype; what nobody sent keeps its bits."""
@@ -96,6 +100,7 @@ class Accumulation:
         self.values = ExactSum(accumulator.space.size, levels)
         self.cohort = ExactSum(1, levels)
         self.whole = ExactSum(1, levels)
+        self.lengths = ExactSum(1, levels)
         self.channels: ExactSum | None = None
         self.masked: ExactSum | None = None
 
@@ -113,9 +118,15 @@ class Accumulation:
         else:
             self._of_positions().add(np.ones(len(part.values)), weight, mask.bits)
 
+    def note_length(self, part: Part, weight: float) -> None:
+        """Add w |v| of a term, which `add` does without; what judging lets through never overflows."""
+        longest = limit(self.levels) / 4
+        self.lengths.add_one(weight * min(l2_norm(part.values), longest))
+
     def merge(self, other: Accumulation) -> None:
         """Add another group's sums."""
         self.values.merge(other.values)
+        self.lengths.merge(other.lengths)
         self.cohort.merge(other.cohort)
         self.whole.merge(other.whole)
         if other.channels is not None:
@@ -129,11 +140,17 @@ class Accumulation:
         senders = self._senders(whole)
         sent = np.broadcast_to(senders > 0, (self.accumulator.space.size,))
         values = self.values.total()
+        cosine = self._cosine(values)
         if self.accumulator.denominator is not None:
             by_senders = self.accumulator.denominator == "senders"
             divisor = senders if by_senders else self.cohort.total()
             values = np.divide(values, divisor, out=np.zeros_like(values), where=sent)
-        return Total(values, None if whole > 0 else sent)
+        return Total(values, None if whole > 0 else sent, cosine)
+
+    def _cosine(self, values: Double) -> float | None:
+        """How far the terms point the same way; rounding to the grid may not take it over 1."""
+        length = float(self.lengths.total()[0])
+        return min(l2_norm(values) / length, 1.0) if length > 0 else None
 
     def _senders(self, whole: float) -> Double:
         """Weights of those who sent each position; shape () if all sent all."""
@@ -187,6 +204,12 @@ class Partial:
             )
         for name, accumulation in self.accumulations.items():
             accumulation.add(terms[name], weights.of(accumulation.accumulator.weight))
+
+    def note_length(self, name: str, terms: Parts, weights: Weights) -> None:
+        """Note how long one of the terms is, if there is such a one: see `Total.cosine`."""
+        if name in self.accumulations:
+            accumulation = self.accumulations[name]
+            accumulation.note_length(terms[name], weights.of(accumulation.accumulator.weight))
 
     def merge(self, other: Partial) -> None:
         """Add another group's sums."""

@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
 
 from spatl_ray.aggregation.exact import limit
+from spatl_ray.arrays import l2_norm
 from spatl_ray.parameters import Array
 from spatl_ray.update import Part, Parts, Update
 
@@ -60,9 +60,7 @@ def judge_update(update: Update, clip_norm: float | None) -> Verdict:
             return Verdict("rejected", reason=f"{name} holds NaN or infinite values")
     if clip_norm is None or "delta" not in update.parts:
         return ACCEPTED
-    with np.errstate(over="ignore"):
-        # NumPy's own sum, not BLAS: its last bits would depend on the number of threads.
-        norm = math.sqrt(np.square(_doubles(update.parts["delta"].values)).sum())
+    norm = l2_norm(update.parts["delta"].values)
     if norm <= clip_norm:
         return ACCEPTED
     if not np.isfinite(norm):

@@ -41,10 +41,16 @@ def class_counts(partition: Partition, labels: Integers, classes: int) -> Intege
     return _count(labels[partition.indices], partition.sizes, classes)
 
 
-def held_counts(data: FederatedData) -> Integers:
-    """Samples of each class that each client holds in all its splits, shape (clients, classes)."""
-    sizes = data.bounds[:, -1] - data.bounds[:, 0]
-    return _count(data.dataset.train_y[data.order], sizes, data.dataset.classes)
+def held_counts(data: FederatedData, most: int | None = None) -> Integers:
+    """Samples of each class that each client holds in all its splits, shape (clients, classes).
+
+    Args:
+        data: who holds what.
+        most: of the first so many clients only, or None for all.
+    """
+    bounds = data.bounds[:most]
+    order = data.order[bounds[0, 0] : bounds[-1, -1]]
+    return _count(data.dataset.train_y[order], bounds[:, -1] - bounds[:, 0], data.dataset.classes)
 
 
 def noise_stds(data: FederatedData) -> Doubles | None:

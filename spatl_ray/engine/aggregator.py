@@ -17,12 +17,15 @@ from spatl_ray.aggregation.robust import (
     trimmed_mean,
 )
 from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.algorithms.base import CONTROL, DELTA
+from spatl_ray.arrays import l2_norm
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.environment import fingerprint
 from spatl_ray.engine.messages import (
     BroadcastBytes,
+    Drift,
     Envelope,
     GroupPayloads,
     GroupSums,
@@ -120,7 +123,7 @@ class Aggregator:
             server = self.algorithm.step(self.server, totals, frozenset(accepted))
         with self._lock:
             self.server, self.round = server, self.round + 1
-        return StepReport(round_, verdicts, time.perf_counter() - start)
+        return StepReport(round_, verdicts, time.perf_counter() - start, _drift(totals, server))
 
     def arrays(self) -> Arrays:
         """The server's arrays."""
@@ -162,6 +165,7 @@ class Aggregator:
         partial = merged(self.blueprint, [])
         for weights, received in judged:
             partial.add(received.terms, weights)
+            partial.note_length(DELTA, received.terms, weights)
         return {**partial.totals(), **self._robust([r for _, r in judged])}, verdicts
 
     def _nearest(
@@ -210,3 +214,11 @@ class Aggregator:
         return receive(
             self.blueprint, envelope.payload, envelope.remembered, received, expected, lr
         )
+
+
+def _drift(totals: Mapping[str, Total], server: Arrays) -> Drift:
+    """How far the round's clients pull apart; coordinate-wise rules leave no cosine."""
+    return Drift(
+        totals[DELTA].cosine if DELTA in totals else None,
+        l2_norm(server[CONTROL]) if CONTROL in server else None,
+    )

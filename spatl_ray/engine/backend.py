@@ -287,7 +287,8 @@ class SerialBackend:
         if self._full:
             for task in tasks:
                 self.worker.commit(task, broadcast, step.verdicts)
-        return RoundOutcome(settled(reports, step.verdicts), trained - start, step.seconds)
+        final = settled(reports, step.verdicts)
+        return RoundOutcome(final, trained - start, step.seconds, step.drift)
 
     def evaluate(self, plan: EvaluationPlan) -> Evaluation:
         """Evaluate the panel."""

@@ -143,7 +143,8 @@ class ClientReport:
     """What one client's round cost and gave; `status` is "pending" until the verdict is known.
 
     `samples` is n_i; `processed` counts the samples of all epochs; `times` are simulated seconds;
-    `has_update` is False for a client whose training diverged: it has nothing to send.
+    `has_update` is False for a client whose training diverged: it has nothing to send;
+    `update_norm` is the L2 norm of what it sent, `control_norm` that of the variate c_i it began with.
     """
 
     client: int
@@ -164,6 +165,8 @@ class ClientReport:
     after_global: Score | None = None
     inference_local: Score | None = None
     selection: SelectionReport | None = None
+    update_norm: float | None = None
+    control_norm: float | None = None
     layers: tuple[LayerReport, ...] = ()
 
     @property
@@ -173,12 +176,26 @@ class ClientReport:
 
 
 @dataclass(frozen=True)
+class Drift:
+    """How far the clients of a round pull apart.
+
+    Attributes:
+        cosine: of their updates with the sum of them, see `aggregation.masked.Total`.
+        control_norm: the L2 norm of the server's control variate c after the round.
+    """
+
+    cosine: float | None = None
+    control_norm: float | None = None
+
+
+@dataclass(frozen=True)
 class StepReport:
-    """The aggregator's verdicts, where it judged, and its time."""
+    """The aggregator's verdicts, where it judged, its time, and how far clients pull apart."""
 
     round: int
     verdicts: Mapping[int, Verdict]
     seconds: float
+    drift: Drift = Drift()
 
 
 @dataclass(frozen=True)
@@ -191,6 +208,7 @@ class RoundOutcome:
     clients: tuple[ClientReport, ...]
     seconds_train: float
     seconds_aggregate: float
+    drift: Drift = Drift()
 
 
 @dataclass(frozen=True)

@@ -8,7 +8,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from spatl_ray.aggregation.verdict import Verdict
-from spatl_ray.algorithms.base import Algorithm, ClientView, Proposal
+from spatl_ray.algorithms.base import CONTROL, DELTA, Algorithm, ClientView, Proposal
+from spatl_ray.arrays import l2_norm
 from spatl_ray.engine.messages import ClientReport, GroupTask, Member
 from spatl_ray.engine.report import layer_reports, selection_report, sent_share
 from spatl_ray.federation.devices import Times
@@ -71,7 +72,7 @@ def report_of(
     outcome: Outcome, status: str, reason: str, bytes_down: int, algorithm: Algorithm
 ) -> ClientReport:
     """The report of a client that trained; who ran it is not in it yet."""
-    results = outcome.results
+    results, sent, state = outcome.results, outcome.sent.parts, outcome.view.state
     return ClientReport(
         client=outcome.member.client,
         status=status,
@@ -81,11 +82,13 @@ def report_of(
         train_loss=results[0].loss,
         bytes_up=len(outcome.payload),
         bytes_down=bytes_down,
-        density=sent_share(outcome.sent.parts, algorithm.spaces(), algorithm.layout),
+        density=sent_share(sent, algorithm.spaces(), algorithm.layout),
         processed=sum(r.samples for r in results),
         times=outcome.times,
         seconds=outcome.seconds,
         selection=selection_report(outcome.proposal),
+        update_norm=l2_norm(sent[DELTA].values) if DELTA in sent else None,
+        control_norm=l2_norm(state[CONTROL]) if CONTROL in state else None,
         layers=layer_reports(outcome.proposal, algorithm.layout),
     )
 

@@ -208,7 +208,7 @@ class RayBackend:
             )
         final = settled(reports, stepped.verdicts)
         self._cluster.get(copies or self._copy(begun, final))
-        return RoundOutcome(final, trained - start, stepped.seconds)
+        return RoundOutcome(final, trained - start, stepped.seconds, stepped.drift)
 
     def _copy(self, begun: _Begun, reports: Sequence[ClientReport]) -> list[Any]:
         """Have a round's new states copied to where they have to be, too."""

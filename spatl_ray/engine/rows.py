@@ -12,6 +12,7 @@ import numpy as np
 from spatl_ray.arrays import Bits
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.data.federated import FederatedData
+from spatl_ray.data.heterogeneity import held_counts
 from spatl_ray.engine.environment import versions
 from spatl_ray.engine.messages import (
     ClientReport,
@@ -25,6 +26,9 @@ from spatl_ray.federation.devices import Times
 from spatl_ray.training.evaluate import Score
 
 Row = dict[str, object]
+
+HOLDERS = 100
+"""Clients whose samples of each class stand in table `runs`: as many as a picture can show."""
 
 
 def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> Row:
@@ -46,10 +50,13 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
         "local_parameters": facts[0].local,
         "config_hash": experiment.config_hash,
         "data_fingerprint": data.fingerprint,
+        "holdings": json.dumps(held_counts(data, HOLDERS).tolist()),
         "config": experiment.model_dump_json(),
         "versions": json.dumps(dict(versions())),
         "hardware": json.dumps([dict(f.hardware) for f in facts]),
         "fingerprint": facts[0].fingerprint,
+        "sweep_id": experiment.results.sweep_id,
+        "trial_id": experiment.results.trial_id,
     }
 
 
@@ -114,6 +121,8 @@ def round_row(
         "bytes_down_cumulative": ledger.bytes_down,
         "density": _mean(r.density for r in reports),
         **_selection_means(reports),
+        "update_cosine_mean": outcome.drift.cosine,
+        "control_norm": outcome.drift.control_norm,
         "lr": lr,
         "simulated_seconds": simulated,
         "simulated_seconds_cumulative": ledger.simulated,
@@ -225,6 +234,8 @@ def _report_columns(report: ClientReport, participated: bool, flops: float) -> R
         "bytes_down": report.bytes_down,
         "density": report.density,
         **_selection_columns(report.selection),
+        "update_norm": _finite(report.update_norm),
+        "control_norm": report.control_norm,
         "flops": flops * report.processed if report.processed else None,
         **_times_columns(report.times),
         "actor": report.actor if participated else None,

@@ -15,6 +15,7 @@ import torch
 
 from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
+from spatl_ray.algorithms.base import DELTA
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.attacks import flips_labels
@@ -206,6 +207,7 @@ class Worker:
             state = self._state(outcome, received.update)
             with self.spans.of("sum"):
                 partial.add(received.terms, outcome.member.weights)
+                partial.note_length(DELTA, received.terms, outcome.member.weights)
             with self.spans.of("write state"):
                 self.store.write(client, view.round, state, outcome.member.last, task.kept)
         return received.verdict

@@ -11,6 +11,12 @@ the model that the client received: the new shared part, joined with the client'
 "inference_flops_share" is of the dense network's FLOPs, for one sample's inference; "selection_reward"
 the accuracy, on the client's validation sample, of what its selection agent keeps; "seconds_selection"
 are part of "seconds", and "selection_share" is how large a part over all clients of the round.
+
+"update_norm" is the L2 norm of the parameters' movement that a client sent. "update_cosine_mean" is the
+mean cosine of these movements d_i with their weighted sum, weighted by their lengths, which is
+|sum_i w_i d_i| / sum_i w_i |d_i|: 1 if all clients pull the same way. "control_norm" is that of c_i before
+the client's round in table clients, and of the server's c after the round in table rounds. "holdings" in
+table runs are the samples of each class that the first 100 clients hold, a list a client.
 """
 
 from __future__ import annotations
@@ -93,8 +99,10 @@ _RUNS = [
     _count("local_parameters", pa.int64()),
     _text("config_hash"),
     _text("data_fingerprint"),
+    _field("holdings", pa.string(), "JSON"),
     *(_json(name) for name in ("config", "versions", "hardware")),
     _text("fingerprint", measured=True),
+    *(_text(name, required=False, measured=True) for name in ("sweep_id", "trial_id")),
     _time("start"),
     _time("end", required=False),
     _text("status"),
@@ -125,6 +133,8 @@ _ROUNDS = [
     *_fractions("density", "inference_flops_share_mean", "selection_reward_mean"),
     _count("selection_evaluations", pa.int64(), required=False),
     _field("selection_share", pa.float64(), "fraction", measured=True),
+    *_fractions("update_cosine_mean"),
+    _number("control_norm"),
     _number("lr"),
     *_simulated("simulated_seconds", "simulated_seconds_cumulative"),
     *_seconds("seconds_train", "seconds_aggregate", "seconds_evaluate", "seconds_total"),
@@ -152,6 +162,8 @@ _CLIENTS = [
     *_fractions("density", "inference_flops_share", "selection_reward"),
     _count("selection_evaluations", pa.int64(), required=False),
     *_seconds("seconds_selection"),
+    _number("update_norm"),
+    _number("control_norm"),
     _number("flops", "flop"),
     *_simulated(
         "simulated_seconds_train",

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spatl_ray.aggregation.masked import (
@@ -280,3 +280,31 @@ def test_terms_must_be_the_declared_ones(terms: dict[str, int]) -> None:
     parts = dict.fromkeys(terms, Part(WHOLE, np.ones(SPACE.size)))
     with pytest.raises(AggregationError, match=r"terms must be \['delta'\], got"):
         sums.add(parts, Weights(1.0, 1.0))
+
+
+@settings(max_examples=25)
+@given(senders=cohorts(), seed=st.integers(0, 2**32))
+def test_the_cosine_is_that_of_each_vector_with_the_sum_weighted_by_length(
+    senders: list[Sender], seed: int
+) -> None:
+    """sum_i w_i |v_i| cos(v_i, s) / sum_i w_i |v_i| for s = sum_i w_i v_i, by definition; in any order."""
+    name = "cohort senders"
+
+    def cosine(order: Sequence[Sender]) -> float | None:
+        sums = partial(order, 2)
+        for sender in order:
+            sums.note_length(name, dict.fromkeys(sums.accumulations, sender.part), sender.weights)
+            sums.note_length("no such term", {}, sender.weights)
+        return sums.totals()[name].cosine
+
+    vectors = [s.weights.cohort * s.part.dense(SPACE, np.float64) for s in senders]
+    lengths = np.array([np.linalg.norm(v) for v in vectors])
+    whole = np.sum(vectors, axis=0)
+    if not lengths.any() or not whole.any():
+        return
+    cosines = [v @ whole / np.linalg.norm(whole) for v in vectors]
+    found = cosine(senders)
+    assert found == pytest.approx(np.sum(cosines) / lengths.sum(), abs=1e-9)
+    shuffled = [senders[i] for i in np.random.default_rng(seed).permutation(len(senders))]
+    assert cosine(shuffled) == found
+    assert partial(senders, 2).totals()[name].cosine is None, "nobody noted lengths"

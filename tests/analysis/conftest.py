@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -31,6 +32,9 @@ RUN = {
     "local_parameters": 10,
     "config_hash": "c",
     "data_fingerprint": "d",
+    "holdings": None,
+    "sweep_id": None,
+    "trial_id": None,
     "config": "{}",
     "versions": "{}",
     "hardware": "{}",
@@ -62,9 +66,22 @@ def _rounds(
     return rows
 
 
-@pytest.fixture
+def _clients(round_: int, accuracies: Sequence[float | None]) -> list[dict[str, object]]:
+    """Own-split accuracies by client; training took 10^12 operations each."""
+    needed = {"participated": True, "bytes_up": 0, "bytes_down": 0, "flops": 1e12}
+    nothing: dict[str, object] = dict.fromkeys(file_schema("clients").names)
+    return [
+        nothing | needed | {"round": round_, "client": client, "local_test_accuracy": accuracy}
+        for client, accuracy in enumerate(accuracies)
+    ]
+
+
+@pytest.fixture(scope="session")
 def write_run() -> WriteRun:
-    """A function that writes a run: (own, global) accuracies by round, bytes and seconds a round."""
+    """A function that writes a run: (own, global) accuracies by round, bytes and seconds a round.
+
+    Also own-split accuracies by round and client.
+    """
 
     def write(
         folder: Path,
@@ -75,11 +92,15 @@ def write_run() -> WriteRun:
         status: str = "finished",
         simulated: float | None = None,
         panel: Sequence[float | None] = (),
+        clients: Sequence[Sequence[float | None]] = (),
         **run: object,
     ) -> Path:
         writer = ResultsWriter(folder, run_id)
         writer.start(RUN | run)
-        writer.add("rounds", _rounds(evaluations, up, down, simulated, panel))
+        rows = _rounds(evaluations, up, down, simulated, panel)
+        for row, own in zip_longest(rows, clients[: len(rows)], fillvalue=()):
+            writer.add("rounds", [dict(row)])
+            writer.add("clients", _clients(row["round"], own))
         if status == "running":
             writer.flush()
         else:

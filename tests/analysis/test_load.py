@@ -7,11 +7,12 @@ from pathlib import Path
 
 import pandas as pd
 import pyarrow as pa
+import pyarrow.compute as pc
 import pyarrow.parquet as pq
 import pytest
 
 import analysis.load
-from analysis.load import LoadError, load
+from analysis.load import LoadError, each_run, load, run_ids
 from spatl_ray.results.schema import SCHEMA_VERSION, TABLES, file_schema
 
 WriteRun = Callable[..., Path]
@@ -165,8 +166,8 @@ def test_files_that_a_compaction_removes_meanwhile_are_looked_up_again(
         load(tmp_path, "rounds")
 
 
-def test_analysis_imports_nothing_but_pandas_pyarrow_and_matplotlib() -> None:
-    allowed = {"analysis", "pandas", "pyarrow", "matplotlib", "__future__"}
+def test_analysis_imports_nothing_but_the_stack_of_tables_and_pictures() -> None:
+    allowed = {"analysis", "numpy", "pandas", "pyarrow", "matplotlib", "scipy", "__future__"}
     for path in Path(analysis.load.__file__).parent.glob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [a.name for a in node.names] if isinstance(node, ast.Import) else []
@@ -180,3 +181,30 @@ def test_analysis_imports_nothing_but_pandas_pyarrow_and_matplotlib() -> None:
 def test_strings_are_strings(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path, "a")
     assert pd.api.types.is_string_dtype(load(tmp_path, "runs")["run_id"])
+
+
+def test_rows_are_chosen_by_an_expression(tmp_path: Path, write_run: WriteRun) -> None:
+    for run_id in ("a", "b"):
+        write_run(tmp_path, run_id, [(0.25, 0.5), (0.5, 0.5), (0.75, 0.5)])
+    where = pc.field("local_test_accuracy_mean") > 0.3
+    chosen = load(tmp_path, "rounds", ["run_id", "round"], where=where)
+    assert chosen.to_dict("list") == {"run_id": ["a", "a", "b", "b"], "round": [1, 2, 1, 2]}
+    with pytest.raises(LoadError, match="rounds holds no rows"):
+        load(tmp_path, "rounds", where=pc.field("round") > 9)
+
+
+def test_runs_come_one_after_the_other(tmp_path: Path, write_run: WriteRun) -> None:
+    for run_id in ("b", "a"):
+        write_run(tmp_path, run_id, [(0.25, 0.5)] * (2 if run_id == "b" else 1))
+    found = [(run_id, len(rows)) for run_id, rows in each_run(tmp_path, "rounds", ["round"])]
+    assert found == [("a", 1), ("b", 2)]
+    assert run_ids(tmp_path) == ["a", "b"]
+
+
+def test_a_damaged_file_is_named_with_its_cure(tmp_path: Path, write_run: WriteRun) -> None:
+    """As a copy that was broken off leaves it."""
+    write_run(tmp_path, "a")
+    path = tmp_path / "rounds" / "run_id=a" / "round-000000.parquet"
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(LoadError, match=r"run_id=a cannot be read: .*; copy it again, or move it"):
+        load(tmp_path, "rounds")

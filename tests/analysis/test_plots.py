@@ -1,9 +1,10 @@
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 
@@ -11,12 +12,12 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.axes import Axes
-from matplotlib.figure import Figure
 
-import analysis.plots
-from analysis.curves import COLOURS, Curve, curves
-from analysis.plots import bytes_figure, main, rounds_figure, save, simulated_figure
-from analysis.tables import CLIENTS, GLOBAL, OWN, PANEL
+from analysis.curves import COLOURS, MOST_CURVES, curves
+from analysis.lines import bytes_figure, drift_figure, rounds_figure, simulated_figure
+from analysis.metrics import CLIENTS, CONTROL_NORM, COSINE, GLOBAL, OWN, PANEL
+from analysis.panels import MOST_ROWS, pages
+from analysis.plots import Drawing, main, save
 
 pytestmark = pytest.mark.integration
 
@@ -83,22 +84,90 @@ def test_the_own_split_panel_says_over_whom_and_how_many(
 
 
 def test_pictures_and_summary_compare_over_the_panel_where_it_is_known(
-    tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, write_run: WriteRun
 ) -> None:
-    drawn: list[Sequence[str]] = []
-
-    def noting(figure_of: list[Curve], metrics: Sequence[str]) -> Figure:
-        drawn.append(metrics)
-        return rounds_figure(figure_of, metrics)
-
-    monkeypatch.setattr(analysis.plots, "rounds_figure", noting)
     new = write_run(tmp_path / "new", "new", AVG, panel=[0.25, None, 0.375])
-    table, _ = save(new, tmp_path / "out", "svg")
+    table, _ = save(new, tmp_path / "out", "svg", what=["rounds"])
     assert table["final_own_test_accuracy"].tolist() == [0.375]
     old = write_run(tmp_path / "old", "old", AVG)
-    table, _ = save([old, new], tmp_path / "out", "svg")
+    table, _ = save([old, new], tmp_path / "out", "svg", what=["rounds"])
     assert table["final_own_test_accuracy"].tolist() == [0.5, 0.5]
-    assert drawn == [[PANEL, GLOBAL], [OWN, GLOBAL]]
+    assert Drawing(new).metrics == [PANEL, GLOBAL]
+    assert Drawing([old, new]).metrics == [OWN, GLOBAL]
+
+
+def _seeds(make_frames: MakeFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Two seeds of one method; the second one was evaluated in two rounds only, and costs twice."""
+    return make_frames(
+        {
+            "s0": ({"seed": 0}, [(0.25, 0.5), (0.5, 0.5), (0.75, 0.5)], MB, MB),
+            "s1": ({"seed": 1}, [(0.5, 0.5), (None, 0.5), (0.25, 0.5)], 2 * MB, 2 * MB),
+        }
+    )
+
+
+def test_seeds_are_one_line_with_a_band(make_frames: MakeFrames) -> None:
+    """Means 0.375 and 0.5 in rounds 0 and 2; deviations |a - b| / sqrt(2), n - 1 in the denominator."""
+    drawn = curves(*_seeds(make_frames))
+    assert [(c.label, c.run_ids) for c in drawn] == [("FedAvg", ["s0", "s1"])]
+    figure = rounds_figure(drawn, [OWN])
+    (axes,) = figure.axes
+    assert _lines(axes) == {"FedAvg": ([0, 2], [0.375, 0.5])}
+    (band,) = axes.collections
+    edges = band.get_paths()[0].vertices
+    ends = {x: sorted({y for at, y in edges if at == x}) for x in (0.0, 2.0)}
+    np.testing.assert_allclose(ends[0.0], [0.375 - 0.25 / 2**0.5, 0.375 + 0.25 / 2**0.5])
+    np.testing.assert_allclose(ends[2.0], [0.5 - 0.5 / 2**0.5, 0.5 + 0.5 / 2**0.5])
+    entries = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert entries == ["FedAvg", "mean of 2 seeds, band: standard deviation"]
+    (axes,) = bytes_figure(drawn, [OWN]).axes
+    assert _lines(axes) == {"FedAvg": ([3, 9], [0.375, 0.5])}
+
+
+def test_a_seed_that_has_not_finished_is_a_line_of_its_own(make_frames: MakeFrames) -> None:
+    runs, rounds = _seeds(make_frames)
+    runs.loc[1, "status"] = "running"
+    (axes,) = rounds_figure(curves(runs, rounds), [OWN]).axes
+    assert _lines(axes) == {
+        "FedAvg": ([0, 1, 2], [0.25, 0.5, 0.75]),
+        "FedAvg (running)": ([0, 2], [0.5, 0.25]),
+    }
+
+
+def test_of_a_crowd_the_best_ten_are_told_apart(make_frames: MakeFrames) -> None:
+    """Method i of 25 ends at i / 100."""
+    runs = {f"r{i:02}": ({"config": _option(i)}, [(i / 100, 0.5)], MB, MB) for i in range(25)}
+    figure = rounds_figure(curves(*make_frames(runs)), [OWN])
+    (axes,) = figure.axes
+    told = [line for line in axes.get_lines() if not str(line.get_label()).startswith("_")]
+    assert [line.get_label() for line in told] == [f"FedAvg, option {i}" for i in range(15, 25)]
+    assert len({(line.get_color(), line.get_linestyle()) for line in told}) == MOST_CURVES
+    assert len(axes.get_lines()) == 25
+    assert figure.legends[0].get_texts()[-1].get_text() == "grey: 15 other methods"
+
+
+def test_many_settings_go_on_in_the_next_picture(make_frames: MakeFrames) -> None:
+    runs = {f"r{i}": ({"clients": 10 + i}, [(0.5, 0.5)], MB, MB) for i in range(MOST_ROWS + 2)}
+    parts = pages(curves(*make_frames(runs)))
+    assert [len(part) for part in parts] == [MOST_ROWS, 2]
+    titles = [axes.get_title().split("\n")[0] for axes in rounds_figure(parts[1], [OWN]).axes]
+    assert titles == [f"{10 + MOST_ROWS} clients", f"{11 + MOST_ROWS} clients"]
+
+
+def test_drift_shows_cosine_and_norm_of_those_that_have_them(make_frames: MakeFrames) -> None:
+    runs, rounds = _frames(make_frames)
+    own = rounds["run_id"] == "spatl"
+    rounds.loc[own, COSINE] = [0.75, 0.5]
+    rounds.loc[own, CONTROL_NORM] = [1.5, 2.5]
+    cosine, norm = drift_figure(curves(runs, rounds)).axes
+    assert _lines(cosine) == {"SPATL": ([0, 1], [0.75, 0.5])}
+    assert _lines(norm) == {"SPATL": ([0, 1], [1.5, 2.5])}
+    assert cosine.get_ylabel() == "cosine of updates with their sum"
+    assert norm.get_ylabel() == "L2 norm (loss / parameter)"
+
+
+def _option(value: object) -> str:
+    return json.dumps({"algorithm": {"name": "fedavg", "options": {"option": value}}})
 
 
 def test_lines_against_bytes_are_megabytes_up_and_down(make_frames: MakeFrames) -> None:
@@ -136,7 +205,7 @@ def test_lines_against_simulated_seconds_leave_out_and_name_runs_without(
 def test_labels_of_a_logarithmic_axis_stand_apart(make_frames: MakeFrames, factor: int) -> None:
     ends = [[(0.5, 0.5)]] * 2
     runs = {
-        f"r{i}": ({"seed": i}, values, MB, MB, seconds)
+        f"r{i}": ({"config": _option(i)}, values, MB, MB, seconds)
         for i, (values, seconds) in enumerate(zip(ends, (7.0, 7.0 * factor), strict=True))
     }
     figure = simulated_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
@@ -155,7 +224,8 @@ def test_a_picture_of_simulated_time_needs_a_run_that_has_it(
     old = make_older(write_run(tmp_path / "old", "old", AVG, algorithm="fedavg"))
     options = ["--no-show-table", "--format", "svg"]
     assert main([str(old), *options]) == 0
-    names = ["accuracy_bytes.svg", "accuracy_rounds.svg", "summary.csv", "summary.md"]
+    stems = ("accuracy_bytes", "accuracy_rounds", "bytes_to_target", "seconds_by_phase")
+    names = [*(f"{stem}.svg" for stem in stems), "summary.csv", "summary.md"]
     assert sorted(path.name for path in (old / "plots").iterdir()) == names
     new = write_run(tmp_path / "new", "new", AVG, algorithm="spatl", simulated=3.0)
     out = tmp_path / "out"
@@ -174,17 +244,43 @@ def test_a_run_that_is_evaluated_before_its_first_byte_begins_after_it(
     assert _lines(own) == {"FedAvg": ([9], [0.5])}
 
 
-def test_labels_say_what_differs(make_frames: MakeFrames) -> None:
+def test_labels_say_in_which_options_methods_differ(make_frames: MakeFrames) -> None:
     once = [(0.5, 0.5)]
-    runs = {
-        "a": ({"algorithm": "spatl", "seed": 1}, once, 1, 1),
-        "b": ({"algorithm": "spatl", "seed": 2, "status": "running"}, once, 1, 1),
-        "c": ({"algorithm": "my_pkg.module:Mine", "seed": 2}, once, 1, 1),
+    spatl: dict[str, object] = {"name": "spatl", "keep": 0.5, "inference": {"keep": 1}}
+    configs = {
+        "a": {"algorithm": spatl, "training": {"lr": 0.1}, "engine": {"workers": 2}},
+        "b": {"algorithm": spatl | {"keep": 0.25}, "training": {"lr": 0.1}},
+        "c": {"algorithm": spatl | {"inference": None}, "training": {"lr": 0.1}},
+        "d": {"algorithm": {"name": "my_pkg.module:Mine"}, "training": {"lr": 9}},
     }
-    drawn = curves(*make_frames(runs))
-    assert [c.label for c in drawn] == ["Mine, seed 2", "SPATL, seed 1", "SPATL, seed 2 (running)"]
-    alike = {name: ({"algorithm": "spatl"}, once, 1, 1) for name in ("x", "y")}
-    assert [c.label for c in curves(*make_frames(alike))] == ["SPATL, x", "SPATL, y"]
+    runs = {
+        run_id: (
+            {"algorithm": config["algorithm"]["name"], "config": json.dumps(config)},
+            once,
+            1,
+            1,
+        )
+        for run_id, config in configs.items()
+    }
+    assert [c.label for c in curves(*make_frames(runs))] == [
+        "Mine",
+        "SPATL, algorithm.keep 0.25, algorithm.inference.keep 1, inference absent",
+        "SPATL, algorithm.keep 0.5, algorithm.inference.keep 1, inference absent",
+        "SPATL, algorithm.keep 0.5, algorithm.inference.keep absent, inference null",
+    ]
+
+
+def test_methods_with_many_options_are_called_by_their_trial_or_number(
+    make_frames: MakeFrames,
+) -> None:
+    def config(value: int) -> str:
+        return json.dumps({"algorithm": {f"o{i}": value for i in range(6)}})
+
+    runs = {
+        "a": ({"config": config(1)}, [(0.5, 0.5)], 1, 1),
+        "b": ({"config": config(2), "trial_id": "t_7"}, [(0.5, 0.5)], 1, 1),
+    }
+    assert [c.label for c in curves(*make_frames(runs))] == ["FedAvg, no. 1", "FedAvg, trial t_7"]
 
 
 def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:
@@ -197,7 +293,7 @@ def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:
     }
     drawn = curves(*make_frames(runs))
     figure = rounds_figure(drawn, [OWN, GLOBAL])
-    assert [axes.get_title().partition(":")[0] for axes in figure.axes] == [
+    assert [axes.get_title().split("\n")[0] for axes in figure.axes] == [
         *("digits", "digits"),
         *("fcube", "fcube"),
     ]
@@ -211,32 +307,26 @@ def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:
     assert [text.get_text() for text in figure.legends[0].get_texts()] == ["FedAvg", "SPATL"]
 
 
-@pytest.mark.parametrize(("algorithms", "seeds"), [(1, 30), (30, 1), (7, 4)])
-def test_many_runs_all_look_different(make_frames: MakeFrames, algorithms: int, seeds: int) -> None:
-    runs = {
-        f"{a}-{s}": ({"algorithm": f"a{a:02}", "seed": s}, [(0.5, 0.5)], 1, 1)
-        for a in range(algorithms)
-        for s in range(seeds)
-    }
-    drawn = curves(*make_frames(runs))
-    assert len({(c.colour, c.line, c.marker) for c in drawn}) == algorithms * seeds
-    assert len({c.colour for c in drawn}) == min(algorithms, len(COLOURS))
-
-
-@pytest.mark.parametrize("count", [1, 10, 30])
-@pytest.mark.parametrize("partition", ["iid()", "dirichlet(beta=0.3, min_size=10)"])
-def test_the_legend_lies_below_the_panels_and_takes_no_width_from_them(
-    make_frames: MakeFrames, count: int, partition: str
+@pytest.mark.parametrize(("algorithms", "options"), [(1, 30), (30, 1), (7, 4)])
+def test_many_methods_all_look_different(
+    make_frames: MakeFrames, algorithms: int, options: int
 ) -> None:
     runs = {
-        f"fashion_lenet-fedavg-s{i}": (
-            {"seed": i, "partition": partition if i else "iid()"},
-            AVG,
-            MB,
-            MB,
-        )
-        for i in range(count)
+        f"{a}-{o}": ({"algorithm": f"a{a:02}", "config": _option(o)}, [(0.5, 0.5)], 1, 1)
+        for a in range(algorithms)
+        for o in range(options)
     }
+    drawn = curves(*make_frames(runs))
+    assert len({(c.colour, c.line, c.marker) for c in drawn}) == algorithms * options
+    assert len({c.colour for c in drawn}) == len(COLOURS)
+
+
+@pytest.mark.parametrize("count", [1, 4, 10])
+@pytest.mark.parametrize("option", ["iid", "dirichlet and several words more"])
+def test_the_legend_lies_below_the_panels_and_takes_no_width_from_them(
+    make_frames: MakeFrames, count: int, option: str
+) -> None:
+    runs = {f"r{i}": ({"config": _option(f"{option} {i}")}, AVG, MB, MB) for i in range(count)}
     figure = rounds_figure(curves(*make_frames(runs)), [OWN, GLOBAL])
     figure.draw_without_rendering()
     (legend,) = figure.legends
@@ -274,13 +364,14 @@ def test_the_script_runs_from_any_folder_without_a_display(
     )
     assert done.returncode == 0, done.stderr
     table, _, paths = done.stdout.partition("\n\n")
-    names = ["accuracy_rounds.png", "accuracy_bytes.png", "summary.md", "summary.csv"]
+    stems = ("accuracy_rounds", "accuracy_bytes", "bytes_to_target", "seconds_by_phase")
+    names = [*(f"{stem}.png" for stem in stems), "summary.md", "summary.csv"]
     assert [Path(line) for line in paths.splitlines()] == [results / "plots" / n for n in names]
     assert table.split()[:3] == ["status", "algorithm", "dataset"]
     markdown = (results / "plots" / "summary.md").read_text()
     assert markdown.startswith("| run_id | status | algorithm |")
-    assert (results / "plots" / "accuracy_rounds.png").read_bytes().startswith(PNG)
-    assert (results / "plots" / "accuracy_bytes.png").read_bytes().startswith(PNG)
+    for stem in stems:
+        assert (results / "plots" / f"{stem}.png").read_bytes().startswith(PNG)
 
 
 def test_options_choose_folder_format_metric_and_target(
@@ -306,3 +397,12 @@ def test_what_cannot_be_read_is_said_in_one_line(
     captured = capsys.readouterr()
     assert captured.err == f"error: there is no results folder {tmp_path / 'missing'}\n"
     assert captured.out == ""
+
+
+def test_a_named_picture_without_data_is_refused(
+    tmp_path: Path, write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    results = write_run(tmp_path / "results", "a", AVG)
+    assert main([str(results), "--what", "pareto"]) == 1
+    assert capsys.readouterr().err == "error: these runs have no data for picture 'pareto'\n"
+    assert not (results / "plots").exists()

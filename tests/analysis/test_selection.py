@@ -12,16 +12,15 @@ import pytest
 from small_runs import small
 
 from analysis.curves import Curve
-from analysis.plots import save
+from analysis.metrics import FLOPS, KEPT, REWARD
+from analysis.plots import Drawing, figures, save
 from analysis.selection import (
-    FLOPS,
-    KEPT,
     MOST_PANELS,
-    REWARD,
     decided_by,
     flops_figure,
     keep_ratio_figure,
     keep_ratios,
+    mean_ratios,
     reward_figure,
 )
 from spatl_ray import run
@@ -31,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 def curve(run_id: str, **columns: list[float]) -> Curve:
     rounds = pd.DataFrame({"round": range(len(next(iter(columns.values())))), **columns})
-    return Curve(run_id, f"run {run_id}", "digits", "#000000", "-", "o", rounds)
+    return Curve(f"run {run_id}", "digits", "#000000", "-", "o", rounds.assign(run_id=run_id))
 
 
 def runs_of(**algorithms: dict[str, Any]) -> pd.DataFrame:
@@ -60,7 +59,7 @@ def layers_of(run_id: str, ratio: str = "inference_keep_ratio") -> pd.DataFrame:
 
 @pytest.mark.parametrize("ratio", ["inference_keep_ratio", "keep_ratio"])
 def test_ratios_are_means_over_clients_in_the_networks_order(ratio: str) -> None:
-    table = keep_ratios("x", pd.concat([layers_of("x", ratio), layers_of("y")]))
+    table = keep_ratios(["x"], pd.concat([layers_of("x", ratio), layers_of("y")]))
     assert table.index.tolist() == ["b", "a"]
     assert table.columns.tolist() == [0, 1]
     np.testing.assert_allclose(table, [[0.2, 0.3], [0.5, 0.6]])
@@ -74,8 +73,8 @@ def test_the_heat_map_has_a_panel_a_run_and_says_what_it_leaves_out() -> None:
     images = [axes.images[0] for axes in figure.axes if axes.images]
     assert len(images) == MOST_PANELS
     np.testing.assert_allclose(images[0].get_array(), [[0.2, 0.3], [0.5, 0.6]])
-    assert "2 more runs are not shown" in figure.get_suptitle()
-    assert figure.axes[0].get_title() == "run r0\nequal ratios, l1"
+    assert "2 more methods are not shown" in figure.get_suptitle()
+    assert figure.axes[0].get_title() == "digits\nrun r0\nequal ratios, l1"
 
 
 def test_accuracy_against_flops_is_a_line_a_criterion_and_a_point_a_setting() -> None:
@@ -120,9 +119,13 @@ def test_a_run_with_an_agent_has_all_pictures_and_one_without_selection_none(
 ) -> None:
     chosen = {"accuracy_flops.png", "keep_ratios.png", "selection_reward.png"}
     run(small(tmp_path, "fedavg", rounds=1))
-    _, paths = save(tmp_path, tmp_path / "first")
-    assert not chosen & {path.name for path in paths}
+    assert figures(Drawing(tmp_path), ["flops", "keep", "reward"]) == {}
     run(small(tmp_path, {"name": "spatl", "agent": {"episodes": 2}}, rounds=1))
-    _, paths = save(tmp_path, tmp_path / "second")
+    means = mean_ratios(tmp_path)
+    whole = pd.read_parquet(tmp_path / "layers")
+    by = whole.groupby(["round", "layer"], sort=False)["keep_ratio"].mean()
+    assert means["layer"].tolist() == [layer for _, layer in by.index]
+    np.testing.assert_allclose(means["keep_ratio"], by)
+    _, paths = save(tmp_path, tmp_path / "out", what=["flops", "keep", "reward"])
     assert chosen <= {path.name for path in paths}
-    assert all((tmp_path / "second" / name).stat().st_size > 5000 for name in chosen)
+    assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in chosen)

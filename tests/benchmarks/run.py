@@ -20,6 +20,7 @@ from figure import Figure
 from population import population
 from speed import speed
 from startup import startup
+from summaries import summaries
 from vectors import sums, wire
 
 PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
@@ -29,6 +30,7 @@ PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
     "speed": speed,
     "population": population,
     "checkpoints": checkpoints,
+    "summaries": summaries,
 }
 
 

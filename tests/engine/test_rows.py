@@ -12,9 +12,10 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from small_runs import SIZE, images, saved, small, table
+from small_runs import SIZE, images, ran, saved, small, table
 
 from spatl_ray import run
+from spatl_ray.algorithms.base import CONTROL, MODEL
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.data.memory import with_memory
 from spatl_ray.engine import aggregator, local_rounds, rows
@@ -245,3 +246,39 @@ def test_what_is_not_known_is_null() -> None:
     assert all(row["evaluated_as"] is None for row in found.values())
     (layer,) = rows.layer_rows(7, outcome())
     assert (layer["client"], layer["keep_ratio"], layer["inference_keep_ratio"]) == (4, 0.25, None)
+
+
+def test_drift_is_what_the_model_moved_over_what_clients_did(tmp_path: Path) -> None:
+    """With one round of FedAvg the server moves by sum_i p_i d_i."""
+    _, backend = ran(small(tmp_path, "fedavg", rounds=1, partition={"name": "quantity", "beta": 1}))
+    aggregator_ = backend.aggregator
+    start = aggregator_.algorithm.start_server(aggregator_.blueprint.initial)
+    moved = aggregator_.server[MODEL].astype(np.float64) - start[MODEL]
+    clients = table(tmp_path, "clients")
+    lengths = (clients["samples"] / clients["samples"].sum() * clients["update_norm"]).sum()
+    (row,) = table(tmp_path, "rounds").to_dict("records")
+    assert 0 < row["update_cosine_mean"] < 1
+    assert row["update_cosine_mean"] == pytest.approx(np.linalg.norm(moved) / lengths, rel=1e-4)
+    assert math.isnan(row["control_norm"])
+    assert clients["control_norm"].isna().all()
+
+
+def test_norms_of_control_variates_are_those_of_server_and_clients(tmp_path: Path) -> None:
+    _, backend = ran(small(tmp_path, "scaffold", rounds=2))
+    rounds, clients = table(tmp_path, "rounds"), table(tmp_path, "clients")
+    server = np.linalg.norm(backend.aggregator.server[CONTROL].astype(np.float64))
+    assert rounds["control_norm"].iloc[-1] == pytest.approx(server, rel=1e-12)
+    assert (clients.loc[clients["round"] == 0, "control_norm"] == 0).all()
+    assert (clients.loc[clients["round"] == 1, "control_norm"] > 0).all()
+
+
+def test_the_run_tells_who_holds_what(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rows, "HOLDERS", 4)
+    _, backend = ran(small(tmp_path, "local_only", rounds=1, partition={"name": "classes", "k": 3}))
+    (row,) = table(tmp_path, "runs").to_dict("records")
+    held = np.array(json.loads(row["holdings"]))
+    assert held.shape == (4, 10)
+    assert ((held > 0).sum(axis=1) == 3).all()
+    data = backend.worker.population.data
+    sizes = sum(data.sizes(split) for split in ("train", "validation", "test"))
+    assert held.sum(axis=1).tolist() == sizes[:4].tolist()

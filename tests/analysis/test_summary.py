@@ -11,21 +11,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from analysis.formats import UNKNOWN, to_csv, to_markdown
 from analysis.load import LoadError
-from analysis.tables import (
-    GLOBAL,
-    NO_FEDAVG,
-    NOT_REACHED,
-    OWN,
-    PANEL,
-    UNKNOWN,
-    own_split,
-    summarise,
-    summary,
-    to_csv,
-    to_markdown,
-    to_text,
-)
+from analysis.metrics import GLOBAL, OWN, PANEL, own_split
+from analysis.summary import NO_FEDAVG, NOT_REACHED, summarise, summary
 
 pytestmark = pytest.mark.integration
 
@@ -248,34 +237,9 @@ def test_a_metric_must_be_a_number_that_is_there(tmp_path: Path, write_run: Writ
         summary(tmp_path / "rounds")
 
 
-def test_markdown_by_hand() -> None:
-    frame = pd.DataFrame({"run": ["a|b", "c"], "MB": [1234.56, 0.123456], "to": [3, "not reached"]})
-    assert to_markdown(frame) == (
-        "| run | MB | to |\n"
-        "| --- | --- | --- |\n"
-        "| a\\|b | 1235 | 3 |\n"
-        "| c | 0.1235 | not reached |\n"
-    )
-
-
 def test_csv_keeps_every_bit(make_frames: MakeFrames) -> None:
     table = summarise(*_two(make_frames))
     table["MB_up"] = [0.1 + 0.2, 1 / 3]
     back = pd.read_csv(StringIO(to_csv(table)))
     assert back["MB_up"].tolist() == [0.1 + 0.2, 1 / 3]
     assert back["bytes_to_fedavg"].tolist() == [1, 0.625]
-
-
-def test_the_terminal_table_says_once_what_all_runs_share() -> None:
-    frame = pd.DataFrame(
-        {
-            "run_id": ["r-a", "r-b"],
-            "algorithm": ["fedavg", "spatl"],
-            "dataset": ["digits", "digits"],
-            "MB_up": [1.5, 0.25],
-        }
-    )
-    assert to_text(frame) == (
-        "all runs: dataset digits\nalgorithm  MB_up\n   fedavg    1.5\n    spatl   0.25\n"
-    )
-    assert to_text(frame.head(1)) == "algorithm  dataset  MB_up\n   fedavg   digits    1.5\n"

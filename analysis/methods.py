@@ -1,0 +1,139 @@
+"""Which runs are repetitions of each other, and what each method is called.
+
+Runs are compared within a *setting*: data set, partition, model, clients, sample ratio and rounds. A
+*method* is an algorithm with all other options of its config; its runs in a setting differ in their
+seed only.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter, defaultdict
+from collections.abc import Hashable, Iterable, Mapping
+from typing import Any
+
+import pandas as pd
+
+from analysis.load import LoadError
+from analysis.metrics import name_of
+
+SETTING = ["dataset", "partition", "model", "clients", "sample_ratio", "rounds"]
+RUN_COLUMNS = ["run_id", "status", "algorithm", "seed", *SETTING, "config", "sweep_id", "trial_id"]
+
+MOST_PARTS = 4
+"""Options in a label, beyond which it has its trial or a number instead."""
+
+_ASIDE = (
+    *("seed", "name", "engine", "results", "checkpoints"),
+    *("clients", "sample_ratio", "rounds", "partition"),
+)
+"""Sections of a config that are no option of a method: they change no number, or are the setting."""
+
+_ASIDE_WITHIN = ("data.name", "data.root", "model.name", "algorithm.name")
+_WORDS = {"clients": "{} clients", "sample_ratio": "ratio {}", "rounds": "{} rounds"}
+
+Options = Mapping[str, str]
+"""Field by its path, e.g. "algorithm.keep" -> "0.5"."""
+
+
+def tagged(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs with three columns more.
+
+    Args:
+        runs: rows of table runs, with `RUN_COLUMNS`.
+
+    Returns:
+        With `method`, equal for repetitions, `label`, what it is called, with the options in which
+        methods of its algorithm differ, and `setting`, in words: what differs between settings.
+
+    Raises:
+        LoadError: a config that is no JSON object.
+    """
+    options = [options_of(run) for run in runs.to_dict("records")]
+    methods = [
+        json.dumps([algorithm, sorted(of.items())])
+        for algorithm, of in zip(runs["algorithm"], options, strict=True)
+    ]
+    trials = dict(zip(methods, runs["trial_id"], strict=True))
+    labels = _labels(runs["algorithm"], methods, options, trials)
+    return runs.assign(
+        method=methods, label=[labels[m] for m in methods], setting=settings_in_words(runs)
+    )
+
+
+def options_of(run: Mapping[Hashable, Any]) -> Options:
+    """A run's options, flat: everything of its config that belongs to the method."""
+    try:
+        config = json.loads(run["config"])
+        sections = {k: v for k, v in config.items() if k not in _ASIDE}
+    except (ValueError, AttributeError, TypeError) as error:
+        raise LoadError(
+            f"the config of run {run['run_id']!r} is no JSON object: {error}"
+        ) from error
+    return {k: v for k, v in _flat(sections, "") if k not in _ASIDE_WITHIN}
+
+
+def _flat(value: object, path: str) -> Iterable[tuple[str, str]]:
+    if isinstance(value, dict) and value:
+        for name, inner in value.items():
+            yield from _flat(inner, f"{path}.{name}" if path else str(name))
+    else:
+        yield path, f"{value:g}" if isinstance(value, float) else _plain(value)
+
+
+def _plain(value: object) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _labels(
+    algorithms: Iterable[str],
+    methods: Iterable[str],
+    options: Iterable[Options],
+    trials: Mapping[str, str | None],
+) -> dict[str, str]:
+    """What each method is called; no two are called the same. `trials` are the methods' trials, if any."""
+    of: dict[str, dict[str, Options]] = defaultdict(dict)
+    for algorithm, method, chosen in zip(algorithms, methods, options, strict=True):
+        of[algorithm][method] = chosen
+    labels: dict[str, str] = {}
+    for algorithm, variants in of.items():
+        differing = differing_options(list(variants.values()))
+        names = _short(differing)
+        for number, (method, chosen) in enumerate(variants.items(), 1):
+            parts = [f"{names[path]} {chosen.get(path, 'absent')}" for path in differing]
+            if len(parts) > MOST_PARTS:
+                trial = trials[method]
+                parts = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
+            labels[method] = ", ".join([name_of(algorithm), *parts])
+    alike = Counter(labels.values())  # Two own algorithms may have classes of one name.
+    numbers: Counter[str] = Counter()
+    for method, label in labels.items():
+        numbers[label] += 1
+        if alike[label] > 1:
+            labels[method] = f"{label} ({numbers[label]})"
+    return labels
+
+
+def differing_options(variants: list[Options]) -> list[str]:
+    """The fields in which methods differ, in the order of the config."""
+    paths = dict.fromkeys(path for options in variants for path in options)
+    return [path for path in paths if len({options.get(path) for options in variants}) > 1]
+
+
+def _short(paths: list[str]) -> dict[str, str]:
+    """The last part of each path, or all of it where two end alike."""
+    ends = Counter(path.rpartition(".")[2] for path in paths)
+    return {p: e if ends[e := p.rpartition(".")[2]] == 1 else p for p in paths}
+
+
+def settings_in_words(runs: pd.DataFrame) -> list[str]:
+    """Each run's setting by what differs between settings; "" if there is only one."""
+    differing = [name for name in SETTING if runs[name].nunique() > 1]
+    return [
+        ", ".join(_WORDS.get(name, "{}").format(_plain_number(run[name])) for name in differing)
+        for run in runs.to_dict("records")
+    ]
+
+
+def _plain_number(value: object) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
