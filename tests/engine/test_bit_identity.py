@@ -124,7 +124,13 @@ def test_groups_change_nothing_in_lower_precision(
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize(("name", "workers"), [*product(ALGORITHMS, (3,)), ("agent", 2)])
+@pytest.mark.parametrize(
+    ("name", "workers"),
+    [
+        *product(ALGORITHMS, (3,)),
+        pytest.param("agent", 2, marks=pytest.mark.slow),
+    ],
+)
 def test_ray_workers_and_nodes_change_nothing(
     tmp_path: Path, reference: dict[str, dict[str, Any]], name: str, workers: int
 ) -> None:
@@ -251,7 +257,9 @@ HETEROGENEOUS: dict[str, dict[str, Any]] = {
 
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
-@pytest.mark.parametrize("name", HETEROGENEOUS)
+@pytest.mark.parametrize(
+    "name", ["over-sampled", pytest.param("deadline and losses", marks=pytest.mark.slow)]
+)
 def test_devices_and_samplers_agree_too(tmp_path: Path, name: str) -> None:
     found = []
     for backend, engine in (("serial", {"backend": "serial"}), ("ray", {"workers": 3})):

@@ -70,6 +70,7 @@ def test_both_nodes_hold_every_state(tmp_path: Path, name: str, rule: str) -> No
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.usefixtures("four_nodes")
 def test_states_follow_clients_over_four_nodes(tmp_path: Path) -> None:
     """Who is trained on a third node takes its state along; what the panel needs is brought there."""
