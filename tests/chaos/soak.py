@@ -87,7 +87,7 @@ def disturbed(folder: Path, rounds: int, faults: int, seed: int, address: str) -
     rng = np.random.default_rng(seed)
     given = fields(rounds, {"backend": "ray", "workers": 3, "address": address})
     experiment = experiment_of(folder, "agent", **given)
-    rounds_between = int(1.5 * rounds / faults)  # at most: faults are spread over the run
+    rounds_between = rounds // faults  # at most: faults are spread over the run
     told: list[dict[str, object]] = []
     start = time.monotonic()
     driver: subprocess.Popen[bytes] | None = None
@@ -102,7 +102,7 @@ def disturbed(folder: Path, rounds: int, faults: int, seed: int, address: str) -
         reached = round_of(experiment) + int(rng.integers(rounds_between + 1))
         while round_of(experiment) < reached and driver.poll() is None:
             time.sleep(0.05)
-        time.sleep(float(rng.uniform(0, 2)))
+        time.sleep(float(rng.uniform(0, 1)))
         whom = str(rng.choice(["worker", "worker", "aggregator", "driver"]))
         there = [driver.pid] if whom == "driver" else pids(whom)
         if not there or driver.poll() is not None:
