@@ -322,7 +322,7 @@ def _details(runs: pd.DataFrame, drawn: Mapping[str, Curve], results: Results) -
         run_id = run["run_id"]
         fields = {
             "status": run["status"],
-            "error": run["error"],
+            "error": run["error"] if isinstance(run["error"], str) else "none",
             "start": run["start"],
             "end": run["end"],
             "parameters": f"{run['shared_parameters']} shared, {run['local_parameters']} local",
