@@ -166,6 +166,8 @@ class Rounds:
             callback.run_started(self.experiment, self._run_id)
         self._take_notes()
         while self.round < self.experiment.rounds:
+            for callback in self.callbacks:
+                callback.round_started(self.round)
             try:
                 self._round(self.round)
             except LostError as lost:
