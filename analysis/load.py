@@ -21,6 +21,7 @@ SCHEMA_VERSION = 1
 TABLES = ("runs", "rounds", "clients", "layers", "events")
 
 ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
+    "runs": {"sweep_id": pa.string(), "trial_id": pa.string()},
     "rounds": {
         "inference_flops_share_mean": pa.float64(),
         "selection_reward_mean": pa.float64(),

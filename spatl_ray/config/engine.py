@@ -67,12 +67,16 @@ class Results(Strict):
         overwrite: replace a run of the same id that is already there.
         loggers: what else is told of the run: `tensorboard`, `package.module:Name` of an own one.
         flush_seconds: rows are written with the first round that ends this long after the last write.
+        sweep_id: the search or sweep that the run belongs to, or None; a column of table `runs`.
+        trial_id: the trial of that search, or None; a column of table `runs`.
     """
 
     folder: str = "results"
     overwrite: bool = False
     loggers: tuple[Logger, ...] = ()
     flush_seconds: NonNegative = 10.0
+    sweep_id: str | None = None
+    trial_id: str | None = None
 
     @field_validator("loggers", mode="before")
     @classmethod

@@ -49,6 +49,8 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
         "versions": json.dumps(dict(versions())),
         "hardware": json.dumps([dict(f.hardware) for f in facts]),
         "fingerprint": facts[0].fingerprint,
+        "sweep_id": experiment.results.sweep_id,
+        "trial_id": experiment.results.trial_id,
     }
 
 

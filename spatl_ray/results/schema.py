@@ -93,6 +93,7 @@ _RUNS = [
     _text("data_fingerprint"),
     *(_json(name) for name in ("config", "versions", "hardware")),
     _text("fingerprint", measured=True),
+    *(_text(name, required=False, measured=True) for name in ("sweep_id", "trial_id")),
     _time("start"),
     _time("end", required=False),
     _text("status"),

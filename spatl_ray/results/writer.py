@@ -67,8 +67,8 @@ class ResultsWriter:
         """Write the runs row with status "running".
 
         Args:
-            run: every column of `runs` but end, status and error; run_id and start may be left
-                out. A resumed run keeps its first start.
+            run: every column of `runs` but end, status and error; run_id, start, sweep_id and
+                trial_id may be left out. A resumed run keeps its first start.
 
         Raises:
             ResultsError: the run was started before, or the row does not fit the schema.
@@ -77,7 +77,8 @@ class ResultsWriter:
             raise ResultsError(f"run {self._run_id!r} must be started once")
         if given := [name for name in _OWN_COLUMNS if name in run]:
             raise ResultsError(f"runs: column {given[0]!r} is the writer's own, not to be given")
-        row = {"start": datetime.now(UTC), **run, "end": None, "status": "running", "error": None}
+        row = {"start": datetime.now(UTC), "sweep_id": None, "trial_id": None, **run}
+        row |= {"end": None, "status": "running", "error": None}
         build("runs", [row], self._run_id)
         self.refuse_other_data(row)
         self._clear(row)
