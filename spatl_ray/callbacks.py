@@ -14,8 +14,8 @@ class Callback:
     """Listens to a run. An own one overrides what it needs; the rest does nothing.
 
     A run tells, in this order: `preparing`, also before one that is then refused; `run_started`; in
-    every round `clients_done` as results come in, then each `event`, `clients_ended` and
-    `round_ended`; `run_ended` at last. Callbacks are told one after the other, in the process that
+    every round `round_started`, `clients_done` as results come in, then each `event`, `clients_ended`
+    and `round_ended`; `run_ended` at last. Callbacks are told one after the other, in the process that
     called `run`, and the run waits for them. They only listen: each is handed
     its own copy of a row, and no number of the run depends on them.
 
@@ -43,6 +43,15 @@ class Callback:
         Args:
             experiment: all of the config.
             run_id: the run's name in the results.
+        """
+
+    def round_started(self, round_: int) -> None:
+        """It is a round's turn: the one before is written down, with its checkpoint if one was due.
+
+        Through Ray its clients may train already, unless the round before was evaluated.
+
+        Args:
+            round_: the round, from 0.
         """
 
     def clients_done(self, round_: int, done: int, cohort: int) -> None:

@@ -48,11 +48,20 @@ def load_experiment(source: str | Path, overrides: Sequence[str] = ()) -> Experi
         ConfigError: there is no such file or preset, it is no YAML mapping, an override is
             malformed, or the experiment cannot run.
     """
+    return experiment_from(overridden(read_mapping(source), overrides))
+
+
+def read_mapping(source: str | Path) -> Mapping[str, Any]:
+    """What a YAML file or a preset says, unchecked.
+
+    Raises:
+        ConfigError: there is no such file or preset, or it is no YAML mapping.
+    """
     raw = parse(_text(source), str(source))
     if not isinstance(raw, Mapping):
         kind = "nothing" if raw is None else f"a {type(raw).__name__}"
         raise ConfigError(f"{source} must hold a mapping of fields at its top level, got {kind}")
-    return experiment_from(overridden(raw, overrides))
+    return raw
 
 
 def presets() -> dict[str, str]:

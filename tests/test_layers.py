@@ -22,4 +22,12 @@ def test_the_contracts_hold(
 
 def test_a_contract_guards_each_rule() -> None:
     contracts = read_configuration(str(ROOT / "pyproject.toml"))["contracts_options"]
-    assert {each["id"] for each in contracts} == {"layers", "ray", "results", "analysis", "circles"}
+    assert {each["id"] for each in contracts} == {
+        "layers",
+        "ray",
+        "results",
+        "analysis",
+        "tune",
+        "public",
+        "circles",
+    }

@@ -189,6 +189,8 @@ class Rounds:
         """All rounds from here on; False if something was lost, and they are to come again."""
         try:
             while self.round < self.experiment.rounds:
+                for callback in self.callbacks:
+                    callback.round_started(self.round)
                 self._round(self.round)
                 self.round += 1
                 self._keeper.take_if_due(self.round - 1, self._facts)

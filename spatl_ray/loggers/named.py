@@ -31,6 +31,10 @@ class Named(Callback):
         with self._blamed("run_started"):
             self.inner.run_started(experiment, run_id)
 
+    def round_started(self, round_: int) -> None:
+        with self._blamed("round_started"):
+            self.inner.round_started(round_)
+
     def clients_done(self, round_: int, done: int, cohort: int) -> None:
         with self._blamed("clients_done"):
             self.inner.clients_done(round_, done, cohort)

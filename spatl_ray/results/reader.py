@@ -43,6 +43,20 @@ def read_run(folder: Path, run_id: str) -> dict[str, Any]:
     return row
 
 
+def read_rounds(folder: Path, run_id: str) -> list[dict[str, Any]]:
+    """A run's rows of table `rounds`, in order; of a round that is there twice, the one written last.
+
+    Raises:
+        ResultsError: rows that cannot be read.
+    """
+    rows: dict[int, dict[str, Any]] = {}
+    for path in written(run_folder(folder, "rounds", run_id)):
+        with reported("read", path):
+            found = pq.read_table(path, partitioning=None).to_pylist()
+        rows |= {row["round"]: row for row in found}
+    return [rows[round_] for round_ in sorted(rows)]
+
+
 def last_counted(folder: Path, run_id: str, client: int) -> int | None:
     """The last round in which a client's update counted, or None.
 

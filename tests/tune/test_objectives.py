@@ -1,0 +1,54 @@
+"""What a search may aim at: never test data."""
+
+from __future__ import annotations
+
+import math
+
+import pytest
+
+from spatl_ray.errors import ConfigError
+from spatl_ray.experiments import experiment_from
+from spatl_ray.results.schema import TABLES
+from tune.objectives import FIGURES, check_objectives, figures
+
+
+def test_no_figure_reads_test_data_and_all_are_columns() -> None:
+    columns = [column for figure in FIGURES.values() for column in figure.columns]
+    assert not [column for column in columns if "test" in column]
+    assert set(columns) <= set(TABLES["rounds"].names)
+
+
+def test_figures_of_a_row() -> None:
+    row = dict.fromkeys(TABLES["rounds"].names)
+    row |= {"round": 4, "bytes_up_cumulative": 30, "bytes_down_cumulative": 12}
+    row |= {"local_validation_accuracy_mean": 0.5, "global_test_accuracy": 0.9}
+    found = figures(row)
+    assert (found["rounds"], found["bytes"], found["bytes_up"]) == (5, 42, 30)
+    assert found["accuracy"] == 0.5
+    assert math.isnan(found["train_loss"])
+    assert 0.9 not in found.values()
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (["acuracy"], "did you mean 'accuracy'?"),
+        (["global_test_accuracy"], "objectives read validation data only"),
+        (["panel_local_test_accuracy_mean"], "objectives read validation data only"),
+        (["bytes", "bytes"], "objective bytes must be given once"),
+        ([], "got none"),
+        (["simulated_seconds"], "devices must be given with objective simulated_seconds"),
+    ],
+)
+def test_unknown_objectives_are_refused(names: list[str], message: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        check_objectives(names, experiment_from({}))
+    assert message in str(caught.value)
+
+
+def test_accuracy_needs_validation_data() -> None:
+    split = {"train": 0.8, "validation": 0.0, "test": 0.2}
+    experiment = experiment_from({"data": {"name": "digits", "split": split}})
+    with pytest.raises(ConfigError, match=r"data\.split\.validation must be above 0"):
+        check_objectives(["accuracy"], experiment)
+    check_objectives(["bytes"], experiment)

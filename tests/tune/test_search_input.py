@@ -1,0 +1,70 @@
+"""The command line of a search: what is refused before anything starts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from tune.search import main
+
+SPACE = "training.lr: {loguniform: [1e-3, 1e-1]}\n"
+QUICK = ["demo", "model=mlp", "algorithm=fedavg", "rounds=2"]
+
+
+def refused(
+    folder: Path, capsys: pytest.CaptureFixture[str], *arguments: str, space: str = SPACE
+) -> str:
+    """What the command says; it must have written nothing."""
+    file = folder / "space.yaml"
+    file.write_text(space, encoding="utf-8")
+    results = folder / "results"
+    argv = [*QUICK, f"results.folder={results}", "--space", str(file), *arguments]
+    assert main(argv) == 2
+    assert not results.exists()
+    return capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--objective", "global_test_accuracy"], "objectives read validation data only"),
+        (["--objective", "acuracy"], "did you mean 'accuracy'?"),
+        (["data.split={train: 0.7, validation: 0, test: 0.3}"], "data.split.validation must be"),
+        (["training.lrr=1"], "training.lrr is no field of training; did you mean training.lr"),
+        (["model=mlpp"], "model.name must be one of"),
+        (["--search", "grid"], "training.lr must say into how many values a grid cuts it"),
+        (["--name", "so so"], "--name must be made of letters"),
+        (["--grace", "3"], "--grace must be at most 2, got 3"),
+        (["--reduction", "1"], "--reduction must be greater than 1, got 1"),
+        (
+            ["--scheduler", "asha-bytes", "algorithm=local_only"],
+            "needs an algorithm that sends bytes",
+        ),
+        (["--resume"], "--resume needs a search 'demo-fedavg', got none"),
+        (["--scheduler", "pbt", "engine.backend=ray", "engine.state_mirror=true"], "state_mirror"),
+    ],
+)
+def test_bad_options(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    assert message in refused(tmp_path, capsys, *arguments)
+
+
+@pytest.mark.parametrize(
+    ("space", "arguments", "message"),
+    [
+        ("", [], "must hold at least one range"),
+        ("trainnig.lr: {uniform: [0.1, 0.2]}", [], "trainnig is no field of an experiment"),
+        ("algorithm.keep: {uniform: [0.1, 0.2]}", [], "algorithm.keep is no field of fedavg"),
+        ("training.epochs: {int: [1, 3]}", ["--scheduler", "pbt"], "with pbt, which changes it"),
+    ],
+)
+def test_bad_spaces(
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    space: str,
+    arguments: list[str],
+    message: str,
+) -> None:
+    assert message in refused(tmp_path, capsys, *arguments, space=space)

@@ -1,0 +1,29 @@
+"""How the commands of this package end."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+
+from spatl_ray.errors import ConfigError, SpatlError
+
+REFUSED, INTERRUPTED = 2, 130
+"""Exit statuses; 130 is what a shell gives for Ctrl-C."""
+
+
+def carried_out(command: Callable[[], int], hint: str) -> int:
+    """The exit status of a command; what it refuses is told in one line a fault.
+
+    Args:
+        command: gives the status, or raises.
+        hint: how to go on after Ctrl-C.
+    """
+    try:
+        return command()
+    except SpatlError as error:
+        for fault in error.faults if isinstance(error, ConfigError) else (str(error),):
+            print(f"error: {fault}", file=sys.stderr)
+        return REFUSED
+    except KeyboardInterrupt:
+        print(f"interrupted; {hint}", file=sys.stderr)
+        return INTERRUPTED

@@ -1,0 +1,99 @@
+"""What a run takes of a cluster: one process, or a process and its client actors."""
+
+from __future__ import annotations
+
+import logging
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+
+from spatl_ray.config import Experiment
+from spatl_ray.errors import EngineError
+
+Bundle = dict[str, float]
+
+STARTS = 3
+"""How often Ray is started before that is given up."""
+
+
+def bundles(experiment: Experiment) -> list[Bundle]:
+    """The resources of a run, a bundle a process.
+
+    On the serial backend all is one process. Through Ray the first process only waits for the client
+    actors, so that it takes nothing; the aggregator takes nothing either.
+    """
+    engine = experiment.engine
+    own = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
+    one = {name: amount for name, amount in own.items() if amount}
+    if engine.backend == "serial":
+        return [one]
+    return [{}, *([one] * (engine.workers or 1))]
+
+
+def at_once(experiment: Experiment, there: Mapping[str, float]) -> int:
+    """How many such runs a cluster holds at once.
+
+    Args:
+        experiment: of the runs.
+        there: the cluster's resources.
+
+    Raises:
+        EngineError: none.
+    """
+    wanted: Bundle = {}
+    for bundle in bundles(experiment):
+        for name, amount in bundle.items():
+            wanted[name] = wanted.get(name, 0.0) + amount
+    most = min(
+        (int(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items()), default=1
+    )
+    if most < 1:
+        raise EngineError(
+            f"a run must fit into the cluster: it takes {wanted}, and there is "
+            f"{ {name: there.get(name, 0.0) for name in wanted} }"
+        )
+    return most
+
+
+@contextmanager
+def cluster(address: str | None) -> Iterator[Mapping[str, float]]:
+    """Join a Ray cluster, or start Ray on this machine; tells the resources.
+
+    Raises:
+        EngineError: it cannot be reached, or Ray cannot start.
+    """
+    import ray
+
+    if ray.is_initialized():  # who started it ends it
+        yield ray.cluster_resources()
+        return
+    _connect(address)
+    try:
+        yield ray.cluster_resources()
+    finally:
+        ray.shutdown()
+
+
+def _connect(address: str | None) -> None:
+    """Join Ray or start it; on a busy machine it may miss its own 30 seconds, and is started again."""
+    import ray
+
+    os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
+    os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
+    os.environ.setdefault("RAY_worker_niceness", "0")
+    for left in reversed(range(1 if address else STARTS)):
+        try:
+            ray.init(
+                address=address or "local",
+                include_dashboard=None if address else False,
+                log_to_driver=False,
+                logging_level=logging.ERROR,
+            )
+            return
+        except Exception as error:  # a bare one, if it does not come up in time
+            ray.shutdown()
+            if not left:
+                where = (
+                    f"--address {address!r} cannot be reached" if address else "Ray cannot start"
+                )
+                raise EngineError(f"{where}: {error}") from error

@@ -1,0 +1,259 @@
+"""Search an experiment's fields with Ray Tune.
+
+python tune/search.py EXPERIMENT [key=value ...] [--space FILE] [--trials N] [--scheduler asha] [--resume]
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import re
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+if not __package__:
+    # Instead of this folder, whose modules have names of their own only within the package.
+    sys.path[0] = str(Path(__file__).resolve().parents[1])
+
+from rich.console import Console
+from rich.text import Text
+
+from spatl_ray.config import Experiment
+from spatl_ray.errors import ConfigError
+from spatl_ray.experiments import experiment_from, read_mapping
+from spatl_ray.overrides import overridden
+from tune.book import FAILED, Book, Entry
+from tune.command import carried_out
+from tune.objectives import FIGURES, check_objectives
+from tune.space import check_space, default_space, parse_space, read_text
+from tune.study import PBT, Study, as_trial, check_branches
+
+SEARCHES = ("tpe", "random", "grid")
+SCHEDULERS = ("none", "asha", "asha-bytes", "median", PBT)
+RUNGS = 9
+"""The first rung of ASHA is at this part of its end, by default."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the command line and return its exit status."""
+    arguments = _parser().parse_intermixed_args(argv)
+    sys.path.insert(0, os.getcwd())  # own parts of an experiment
+    return carried_out(lambda: search(arguments, Console()), "--resume goes on")
+
+
+def search(arguments: argparse.Namespace, console: Console) -> int:
+    """Check everything, run the trials, tell what they came to."""
+    study, experiment = study_of(arguments)
+    _prepare(experiment)
+    folder = Path(experiment.results.folder).absolute() / "tune" / study.sweep_id
+    book = Book(folder)
+    with book.open(study, arguments.resume):
+        return _searched(study, book, experiment, arguments, console)
+
+
+def _searched(
+    study: Study,
+    book: Book,
+    experiment: Experiment,
+    arguments: argparse.Namespace,
+    console: Console,
+) -> int:
+    trials = len(study.ranges.grid()) if study.search == "grid" else arguments.trials
+    console.print(
+        Text(f"search {study.sweep_id}: {trials} trials, results in {experiment.results.folder}")
+    )
+    # Here, not at the top: what is refused is refused before Ray is imported.
+    from tune.launch import Launch, run_trials
+    from tune.trainable import close_results
+    from tune.trials import outcomes, trial_table
+
+    launch = Launch(
+        trials,
+        arguments.concurrent,
+        arguments.address,
+        arguments.retry_failed,
+        arguments.max_failures,
+    )
+    run_trials(study, book, experiment, launch)
+    entries = book.entries()
+    close_results(*_runs(study, entries))
+    found = outcomes(study, entries)
+    console.print(trial_table(study, found))
+    console.print(Text(f"{sum(each.rounds for each in found)} rounds in {len(found)} trials"))
+    failed = [entry for entry in entries if entry.status == FAILED]
+    for entry in failed:
+        console.print(Text(f"{entry.trial} failed: {entry.error}"))
+    return 1 if failed else 0
+
+
+def study_of(arguments: argparse.Namespace) -> tuple[Study, Experiment]:
+    """What the command line asks for, checked.
+
+    Raises:
+        ConfigError: one line a fault; nothing has been written.
+    """
+    overrides = tuple(arguments.overrides)
+    raw = dict(read_mapping(arguments.source))
+    experiment = as_trial(experiment_from(overridden(raw, overrides)), raw, overrides)
+    source = arguments.space or default_space(experiment)
+    text = read_text(source)
+    space = parse_space(text, str(source))
+    check_space(space, raw, overrides)
+    objectives = tuple(arguments.objective or ("accuracy", "bytes"))
+    check_objectives(objectives, experiment)
+    if arguments.scheduler == PBT:
+        check_branches(space, experiment)
+    if arguments.search == "grid":
+        space.grid()
+    most = arguments.most or _most(arguments.scheduler, experiment)
+    grace = arguments.grace or _grace(arguments.scheduler, experiment, most)
+    if grace > most:
+        raise ConfigError(f"--grace must be at most {most}, got {grace}")
+    if not 1 < arguments.reduction < math.inf:
+        raise ConfigError(f"--reduction must be greater than 1, got {arguments.reduction:g}")
+    name = arguments.name or f"{experiment.name}-{experiment.algorithm.name.rpartition(':')[2]}"
+    if not re.fullmatch(r"[\w.-]+", name):
+        raise ConfigError(f'--name must be made of letters, digits, "_", "." and "-", got {name!r}')
+    study = Study(
+        sweep_id=name,
+        raw=raw,
+        overrides=overrides,
+        space=text,
+        objectives=objectives,
+        search=arguments.search,
+        scheduler=arguments.scheduler,
+        seed=arguments.seed,
+        grace=grace,
+        reduction=arguments.reduction,
+        most=most,
+    )
+    return study, experiment
+
+
+def _most(scheduler: str, experiment: Experiment) -> int:
+    """Rounds, or bytes: of what is shared, to the cohort and back, in all rounds."""
+    if scheduler != "asha-bytes":
+        return experiment.rounds
+    from spatl_ray.engine.prepare import prepare
+
+    _, blueprint = prepare(experiment)
+    model, initial = blueprint.model, blueprint.initial.parameters
+    size = model.layout.shared.size * initial.itemsize
+    if not size:
+        raise ConfigError(
+            f"--scheduler asha-bytes needs an algorithm that sends bytes, got {experiment.algorithm.name}"
+        )
+    return int(2 * size * experiment.cohort_size * experiment.rounds)
+
+
+def _grace(scheduler: str, experiment: Experiment, most: int) -> int:
+    if scheduler == PBT:
+        return max(experiment.evaluation.every, most // 5)
+    least = 1 if scheduler == "asha-bytes" else experiment.evaluation.every
+    return min(most, max(least, most // RUNGS))
+
+
+def _prepare(experiment: Experiment) -> None:
+    """Load data and build the model once, so that what is wrong shows before any trial."""
+    from spatl_ray.engine.prepare import prepare
+
+    prepare(experiment)
+
+
+def _runs(study: Study, entries: Sequence[Entry]) -> tuple[Path, list[str]]:
+    """The results folder, and the search's runs that are in it."""
+    from spatl_ray.results.reader import read_run, run_ids
+
+    if not entries:
+        return Path(), []
+    folder = Path(study.experiment(entries[0].trial, entries[0].point).results.folder)
+    own = [run_id for run_id in run_ids(folder) if run_id.startswith(f"{study.sweep_id}.t")]
+    return folder, [
+        run_id for run_id in own if read_run(folder, run_id)["sweep_id"] == study.sweep_id
+    ]
+
+
+def _positive(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="python tune/search.py", description="Search an experiment's fields with Ray Tune."
+    )
+    add = parser.add_argument
+    add("source", metavar="EXPERIMENT", help="a YAML file, or a preset's name")
+    add("overrides", metavar="key=value", nargs="*", help="of the experiment, for all trials")
+    add(
+        "--space",
+        metavar="FILE",
+        type=Path,
+        help="YAML of ranges; by default tune/spaces/ALGORITHM.yaml",
+    )
+    add("--search", choices=SEARCHES, default="tpe", help="where the next trial is (tpe)")
+    add("--scheduler", choices=SCHEDULERS, default="none", help="which trials go on (none: all)")
+    objectives = ", ".join(f"{name} ({figure.mode})" for name, figure in FIGURES.items())
+    add(
+        "--objective",
+        action="append",
+        metavar="NAME",
+        help=f"once or more: {objectives}; by default accuracy and bytes; schedulers take the first",
+    )
+    add(
+        "--trials",
+        metavar="N",
+        type=_positive,
+        default=20,
+        help="how many (20); a grid has its own number",
+    )
+    add(
+        "--concurrent",
+        metavar="N",
+        type=_positive,
+        help="at once; by default what the cluster holds",
+    )
+    add("--name", metavar="ID", help="of the search; by default EXPERIMENT-ALGORITHM")
+    add("--seed", metavar="N", type=int, default=0, help="of the points (0)")
+    add(
+        "--grace",
+        metavar="N",
+        type=_positive,
+        help="rounds (asha-bytes: bytes) before a trial can be stopped; pbt: between two changes",
+    )
+    add(
+        "--most",
+        metavar="N",
+        type=_positive,
+        help="rounds (asha-bytes: bytes) at which asha ends a trial",
+    )
+    add(
+        "--reduction",
+        metavar="F",
+        type=float,
+        default=3.0,
+        help="asha goes on with one of so many (3)",
+    )
+    add(
+        "--resume",
+        action="store_true",
+        help="go on with a search that broke off, or with more --trials",
+    )
+    add("--retry-failed", action="store_true", help="with --resume: run failed trials again")
+    add(
+        "--max-failures",
+        metavar="N",
+        type=int,
+        default=1,
+        help="how often a trial is begun again (1)",
+    )
+    add("--address", metavar="A", help="of a running Ray cluster; by default Ray is started here")
+    return parser
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,129 @@
+"""What a search is: an experiment, a space, objectives and options; and the experiment of each trial."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from spatl_ray.config import Experiment
+from spatl_ray.errors import ConfigError
+from spatl_ray.experiments import experiment_from
+from spatl_ray.overrides import overridden
+from tune.space import Point, Space, parse_space
+
+PBT = "pbt"
+
+
+@dataclass(frozen=True)
+class Study:
+    """A search.
+
+    Attributes:
+        sweep_id: its name in the results.
+        raw: the experiment as its file says it.
+        overrides: of the experiment.
+        space: YAML of the search space.
+        objectives: names of `tune.objectives`; the schedulers look at the first.
+        search: tpe, random or grid.
+        scheduler: none, asha, asha-bytes, median or pbt.
+        seed: of the points.
+        grace: rounds (or bytes) before a trial can be stopped, or between two changes of PBT.
+        reduction: ASHA goes on with one trial of so many at each rung.
+        most: rounds (or bytes) after which ASHA ends a trial.
+    """
+
+    sweep_id: str
+    raw: Mapping[str, Any]
+    overrides: tuple[str, ...]
+    space: str
+    objectives: tuple[str, ...]
+    search: str
+    scheduler: str
+    seed: int
+    grace: int
+    reduction: float
+    most: int
+
+    def to_json(self) -> str:
+        """All of it."""
+        return json.dumps(asdict(self), indent=1)
+
+    @classmethod
+    def from_json(cls, text: str) -> Study:
+        """What `to_json` wrote."""
+        fields = json.loads(text)
+        for name in ("overrides", "objectives"):
+            fields[name] = tuple(fields[name])
+        return cls(**fields)
+
+    @cached_property
+    def ranges(self) -> Space:
+        """The space."""
+        return parse_space(self.space, "the space")
+
+    def experiment(self, trial: str, point: Point) -> Experiment:
+        """The experiment of a trial; its name tells search and trial, so that no two share a run.
+
+        Raises:
+            ConfigError: the experiment cannot run there.
+        """
+        texts = [*self.overrides, *self.ranges.texts(point)]
+        experiment = as_trial(
+            experiment_from(overridden(self.raw, texts)), self.raw, self.overrides
+        )
+        results = experiment.results.model_copy(
+            update={
+                "sweep_id": self.sweep_id,
+                "trial_id": trial,
+                "folder": str(Path(experiment.results.folder).absolute()),
+            }
+        )
+        changed: dict[str, object] = {"name": f"{self.sweep_id}.{trial}", "results": results}
+        if self.scheduler == PBT:  # what is cloned must be where the scheduler saw it
+            changed["checkpoints"] = experiment.checkpoints.model_copy(
+                update={"every": 1, "seconds": 0.0}
+            )
+        return experiment.model_copy(update=changed)
+
+
+def as_trial(
+    experiment: Experiment, raw: Mapping[str, Any], overrides: tuple[str, ...]
+) -> Experiment:
+    """The experiment on the serial backend, unless it says itself that it takes Ray's.
+
+    One of many runs is fastest in one process; the numbers are the same.
+    """
+    given = any(text.replace(" ", "").startswith("engine.backend=") for text in overrides)
+    engine = raw.get("engine")
+    if given or (isinstance(engine, Mapping) and "backend" in engine):
+        return experiment
+    engine = experiment.engine.model_copy(update={"backend": "serial"})
+    return experiment.model_copy(update={"engine": engine})
+
+
+def check_branches(space: Space, experiment: Experiment) -> None:
+    """Refuse what PBT cannot change in the middle of a run.
+
+    Raises:
+        ConfigError: one line a fault.
+    """
+    from spatl_ray.engine.branch import CHANGEABLE
+
+    paths = [path for dimension in space.dimensions for path in dimension.paths]
+    faults = [
+        f"{path} must be one of {', '.join(CHANGEABLE)} with pbt, which changes it in the middle of a run"
+        for path in paths
+        if path not in CHANGEABLE
+    ]
+    if experiment.engine.state_mirror:
+        faults.append("engine.state_mirror must be false with pbt, which copies client states")
+    if "://" in (experiment.checkpoints.folder or ""):
+        faults.append(
+            f"checkpoints.folder must be a local folder with pbt, got {experiment.checkpoints.folder!r}"
+        )
+    if faults:
+        raise ConfigError(faults)
