@@ -29,44 +29,50 @@ def hostile_clients(share: float, clients: int) -> int:
     return math.floor(share * clients + ROUNDING)
 
 
-def coordinate_median(space: Space, parts: Sequence[Part]) -> Total:
+def coordinate_median(space: Space, parts: Sequence[Part], hostile: float) -> Total:
     """At each position the median over the clients that sent it; all of them count alike.
+
+    With f = floor(hostile n) hostile ones of n clients, a position takes 2f + 1 that sent it: else those that
+    lie could be the most. Where fewer did, nothing counts as sent.
 
     Args:
         space: of the parts' vectors.
         parts: one a client, in any order.
+        hostile: the share that it withstands, below 1/2.
     """
-    return _by_position(space, parts, lambda rows: np.nanmedian(rows, axis=0))
+    f = hostile_clients(hostile, len(parts))
+    return _by_position(space, parts, 2 * f + 1, lambda rows: np.nanmedian(rows, axis=0))
 
 
 def trimmed_mean(space: Space, parts: Sequence[Part], hostile: float) -> Total:
-    """At each position the mean without the b largest and b smallest of n values sent, b = floor(share n).
+    """At each position the mean of what was sent without the f largest and the f smallest values.
 
-    All clients count alike.
+    All clients count alike; f = floor(hostile n) of n clients. A position takes 2f + 1 that sent it, as with
+    the median.
 
     Args:
         space: of the parts' vectors.
         parts: one a client, in any order.
-        hostile: the share, below 1/2.
+        hostile: the share that it withstands, below 1/2.
     """
+    f = hostile_clients(hostile, len(parts))
 
     def trimmed(rows: Doubles) -> Doubles:
         ordered = np.sort(rows, axis=0)  # NaN, which stands for nothing sent, comes last
         count = (~np.isnan(rows)).sum(axis=0)
-        cut = np.floor(hostile * count + ROUNDING).astype(np.int64)
         place = np.arange(len(rows))[:, None]
-        stays = (place >= cut) & (place < count - cut)
-        means: Doubles = np.where(stays, ordered, 0.0).sum(axis=0) / (count - 2 * cut)
+        stays = (place >= f) & (place < count - f)
+        means: Doubles = np.where(stays, ordered, 0.0).sum(axis=0) / (count - 2 * f)
         return means
 
-    return _by_position(space, parts, trimmed)
+    return _by_position(space, parts, 2 * f + 1, trimmed)
 
 
 def krum_scores(spaces: Sequence[Space], clients: Sequence[Sequence[Part]], f: int) -> Doubles:
     """For each client the sum of squared distances to its n - f - 2 nearest others, at least one.
 
-    The squared distance of two masked vectors is that over the positions that both sent, times the vector's
-    length over their number; infinite if there are none.
+    What a client did not send is 0, as it moves nothing: were only positions compared that two clients both
+    sent, one that lies where nobody else sends anything would be near to all.
 
     Args:
         spaces: of the parts.
@@ -76,17 +82,13 @@ def krum_scores(spaces: Sequence[Space], clients: Sequence[Sequence[Part]], f: i
     n = len(clients)
     if n < 2:
         return np.zeros(n)
-    squares, common, size = np.zeros((n, n)), np.zeros((n, n)), 0
+    products = np.zeros((n, n))
     for index, space in enumerate(spaces):
-        size += space.size
         for _, rows in _blocks(space, [parts[index] for parts in clients]):
-            sent = (~np.isnan(rows)).astype(np.float64)
             values = np.nan_to_num(rows, nan=0.0)
-            own = (values**2) @ sent.T
-            squares += own + own.T - 2 * (values @ values.T)
-            common += sent @ sent.T
-    with np.errstate(divide="ignore", invalid="ignore"):
-        distances = np.where(common > 0, squares.clip(min=0.0) * size / common, np.inf)
+            products += values @ values.T
+    squares = np.diag(products)
+    distances = (squares[:, None] + squares - 2 * products).clip(min=0.0)
     np.fill_diagonal(distances, np.inf)
     nearest = max(1, n - f - 2)
     scores: Doubles = np.sort(distances, axis=1)[:, :nearest].sum(axis=1)
@@ -98,12 +100,14 @@ def krum_choice(scores: Doubles, count: int) -> list[int]:
     return sorted(np.argsort(scores, kind="stable")[:count].tolist())
 
 
-def _by_position(space: Space, parts: Sequence[Part], rule: Callable[[Doubles], Doubles]) -> Total:
-    """A rule applied to each position that somebody sent."""
+def _by_position(
+    space: Space, parts: Sequence[Part], least: int, rule: Callable[[Doubles], Doubles]
+) -> Total:
+    """A rule applied to each position that enough clients sent."""
     values = np.zeros(space.size)
     sent = np.zeros(space.size, dtype=np.bool_)
     for span, rows in _blocks(space, parts):
-        seen = ~np.isnan(rows).all(axis=0)
+        seen = (~np.isnan(rows)).sum(axis=0) >= least
         sent[span] = seen
         values[span][seen] = rule(rows[:, seen])
     return Total(values, None if sent.all() else sent)

@@ -124,8 +124,9 @@ class Aggregation(Strict):
         rule: `mean` is summed where the clients run. The others withstand hostile clients, and need every
             update: coordinate-wise `median` and `trimmed_mean`; `krum` takes the update that is nearest to
             others, `multi_krum` the mean of those n - f that are, f = hostile n.
-        hostile: share of hostile clients in a cohort that a rule is to withstand: of `trimmed_mean` (cut off
-            at each end), `krum` and `multi_krum`.
+        hostile: share of hostile clients in a cohort that a rule is to withstand: f = hostile n.
+            `trimmed_mean` cuts f values off at each end. It and `median` leave positions alone that fewer
+            than 2f + 1 sent.
         clip_norm: an update with a larger L2 norm is scaled down to it ("clipped"), or None.
     """
 

@@ -42,6 +42,9 @@ from spatl_ray.wire.codec import decode_broadcast, encode
 KRUM = ("krum", "multi_krum")
 """Rules that choose among updates."""
 
+BY_POSITION = {"median": coordinate_median, "trimmed_mean": trimmed_mean}
+"""Rules that look at each position on its own."""
+
 LATE = Verdict("late", reason="the cohort was complete before")
 
 
@@ -166,7 +169,8 @@ class Aggregator:
         for weights, received in judged:
             partial.add(received.terms, weights)
             partial.note_length(DELTA, received.terms, weights)
-        return {**partial.totals(), **self._robust([r for _, r in judged])}, verdicts
+        central = self._central([received for _, received in judged])
+        return {**partial.totals(), **partial.around(central)}, verdicts
 
     def _nearest(
         self, judged: list[tuple[Weights, Received]], verdicts: dict[int, Verdict]
@@ -184,19 +188,18 @@ class Aggregator:
                 verdicts[received.update.client] = Verdict("rejected", reason=reason)
         return [judged[index] for index in chosen]
 
-    def _robust(self, received: Sequence[Received]) -> dict[str, Total]:
-        """Totals that are no means: those of the coordinate-wise rules; plain sums stay sums."""
+    def _central(self, received: Sequence[Received]) -> dict[str, Total]:
+        """What a coordinate-wise rule takes for the clients' values at each position; of sums as of means."""
         options = self.blueprint.experiment.aggregation
-        if not received or options.rule not in ("median", "trimmed_mean"):
+        rule = BY_POSITION.get(options.rule)
+        if not received or rule is None:
             return {}
-        totals = {}
-        for mean in self._means():
-            parts = [each.terms[mean.name] for each in received]
-            if options.rule == "median":
-                totals[mean.name] = coordinate_median(mean.space, parts)
-            else:
-                totals[mean.name] = trimmed_mean(mean.space, parts, options.hostile)
-        return totals
+        return {
+            each.name: rule(
+                each.space, [other.terms[each.name] for other in received], options.hostile
+            )
+            for each in self.algorithm.accumulators()
+        }
 
     def _means(self) -> list[Accumulator]:
         """Accumulators that are means, not sums."""

@@ -1,8 +1,9 @@
 """What each rule of aggregation makes of each attack: accuracy on Fashion-MNIST's test set.
 
     python tests/benchmarks/attacks.py 0 1
+    python tests/benchmarks/attacks.py 0 --algorithm spatl --model lenet
 
-runs FedAvg on 20 clients (5,000 samples, 0.8 of them for training, Dirichlet 0.5), all of them in
+runs FedAvg (or SPATL, keep 0.5, without a predictor of one's own) on 20 clients (5,000 samples, 0.8 of them for training, Dirichlet 0.5), all of them in
 each of 20 rounds, 4 of them hostile, for each attack, rule and seed. It writes RESULTS/attacks.parquet, a row
 a run, and RESULTS/attacks.md, a table; what is there already is not run again. Accuracies are of the global
 model, after the last round, on all 10,000 test images.
@@ -45,9 +46,15 @@ RULES: Mapping[str, dict[str, Any]] = {
         for rule in ("median", "trimmed_mean", "krum", "multi_krum")
     },
 }
+ALGORITHMS: Mapping[str, dict[str, Any]] = {
+    "fedavg": {"name": "fedavg"},
+    "spatl": {"name": "spatl", "keep": 0.5, "transfer": False},
+}
 
 
-def experiment_of(attack: str, rule: str, seed: int, model: str, folder: Path) -> Experiment:
+def experiment_of(
+    attack: str, rule: str, seed: int, algorithm: str, model: str, folder: Path
+) -> Experiment:
     """One run; a client counts 1/20, whatever it has, so that rules differ by nothing else."""
     return experiment_from(
         {
@@ -60,7 +67,7 @@ def experiment_of(attack: str, rule: str, seed: int, model: str, folder: Path) -
             "partition": {"name": "dirichlet", "beta": 0.5},
             "model": model,
             "training": {"epochs": 1, "batch_size": 32, "lr": 0.05, "momentum": 0.9},
-            "algorithm": "fedavg",
+            "algorithm": ALGORITHMS[algorithm],
             "aggregation": RULES[rule],
             "attack": ATTACKS[attack],
             "evaluation": {"every": 20, "panel": 1, "global_samples": None},
@@ -112,6 +119,7 @@ def main() -> int:
     parser.add_argument("seeds", type=int, nargs="+")
     parser.add_argument("--folder", type=Path, default=Path("results/attacks"))
     parser.add_argument("--model", choices=("lenet", "mlp"), default="mlp")
+    parser.add_argument("--algorithm", choices=ALGORITHMS, default="fedavg")
     parser.add_argument("--attacks", nargs="+", choices=ATTACKS, default=list(ATTACKS))
     parser.add_argument("--rules", nargs="+", choices=RULES, default=list(RULES))
     arguments = parser.parse_args()
@@ -123,7 +131,9 @@ def main() -> int:
     for seed, attack, rule in itertools.product(
         arguments.seeds, arguments.attacks, arguments.rules
     ):
-        experiment = experiment_of(attack, rule, seed, arguments.model, arguments.folder)
+        experiment = experiment_of(
+            attack, rule, seed, arguments.algorithm, arguments.model, arguments.folder
+        )
         wanted[experiment.run_id] = attack, rule, experiment
     text = ""
     for run_id, what in wanted.items():
