@@ -43,9 +43,11 @@ bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/run.py
 
 chaos: $(STAMP)
+	rm -rf results/chaos results/kills results/kills_ray
 	$(BIN)/python tests/chaos/fuzz.py
 	$(BIN)/python tests/chaos/soak.py
 	$(BIN)/python tests/chaos/kills.py
+	$(BIN)/python tests/chaos/kills.py --backend ray --kills 6 --rounds 60 --out results/kills_ray
 
 clean:
 	rm -rf .venv build dist $(DEMO) .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

@@ -133,7 +133,11 @@ def main() -> None:
     parser.add_argument("--backend", choices=STARTING, default="serial")
     parser.add_argument("--out", type=Path, default=Path("results/kills"))
     given = parser.parse_args()
-    given.out.mkdir(parents=True)  # An old one must not pass for this one.
+    if given.out.exists():
+        parser.error(
+            f"--out must not exist yet: an old one must not pass for this one, got {given.out}"
+        )
+    given.out.mkdir(parents=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
     rng = np.random.default_rng(given.seed)
     ray = Ray() if given.backend == "ray" else None
@@ -154,6 +158,8 @@ def main() -> None:
                 f"{given.rounds} rounds are those of the quiet run, bit for bit",
                 flush=True,
             )
+            if given.kills >= len(MOMENTS) and not told["cut_off"].any():
+                sys.exit(f"{name}: no checkpoint was cut off: ask for more kills")
     finally:
         if ray is not None:
             ray.close()

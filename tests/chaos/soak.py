@@ -124,7 +124,11 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("results/chaos"))
     given = parser.parse_args()
-    given.out.mkdir(parents=True)  # An old one must not pass for this one.
+    if given.out.exists():
+        parser.error(
+            f"--out must not exist yet: an old one must not pass for this one, got {given.out}"
+        )
+    given.out.mkdir(parents=True)
     os.environ["PYTHONPATH"] = os.pathsep.join([sys.path[0], os.environ.get("PYTHONPATH", "")])
     quiet = experiment_of(given.out / "quiet", "agent", **fields(given.rounds, {}))
     run(quiet)
@@ -142,6 +146,8 @@ def main() -> None:
     print(
         f"{len(told)} faults, and all {given.rounds} rounds are those of the quiet run, bit for bit"
     )
+    if len(told) < given.faults:
+        sys.exit(f"the run ended before it had had {given.faults} faults: ask for more rounds")
 
 
 if __name__ == "__main__":
