@@ -2,13 +2,26 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Callable
+
+from rich.console import Console
 
 from spatl_ray.errors import ConfigError, SpatlError
 
 REFUSED, INTERRUPTED = 2, 130
 """Exit statuses; 130 is what a shell gives for Ctrl-C."""
+
+
+WIDTH = 160
+"""Columns of what goes to a file or a pipe, which has no width of its own."""
+
+
+def console() -> Console:
+    """Where a command tells what it does."""
+    has_width = sys.stdout.isatty() or "COLUMNS" in os.environ
+    return Console(width=None if has_width else WIDTH)
 
 
 def carried_out(command: Callable[[], int], hint: str) -> int:

@@ -25,7 +25,7 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
 from tune.book import FAILED, Book, Entry
-from tune.command import carried_out
+from tune.command import carried_out, console
 from tune.objectives import FIGURES, check_objectives
 from tune.space import check_space, default_space, parse_space, read_text
 from tune.study import PBT, Study, as_trial, check_branches
@@ -40,7 +40,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_intermixed_args(argv)
     sys.path.insert(0, os.getcwd())  # own parts of an experiment
-    return carried_out(lambda: search(arguments, Console()), "--resume goes on")
+    return carried_out(lambda: search(arguments, console()), "--resume goes on")
 
 
 def search(arguments: argparse.Namespace, console: Console) -> int:

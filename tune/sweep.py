@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatl_ray.results.reader import read_run, run_ids
-from tune.command import carried_out
+from tune.command import carried_out, console
 from tune.grid import Cell, Grid, described, read_grid
 
 NEW, FINISHED, FAILED, BROKEN_OFF = "new", "finished", "failed", "broken off"
@@ -30,7 +30,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_intermixed_args(argv)
     sys.path.insert(0, os.getcwd())  # own parts of an experiment
-    return carried_out(lambda: sweep(arguments, Console()), "the same command goes on")
+    return carried_out(lambda: sweep(arguments, console()), "the same command goes on")
 
 
 def sweep(arguments: argparse.Namespace, console: Console) -> int:
