@@ -21,6 +21,7 @@ from population import population
 from speed import speed
 from startup import startup
 from summaries import summaries
+from trials import trials
 from vectors import sums, wire
 
 PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
@@ -31,6 +32,7 @@ PARTS: Mapping[str, Callable[[int], Iterator[Figure]]] = {
     "population": population,
     "checkpoints": checkpoints,
     "summaries": summaries,
+    "trials": trials,
 }
 
 
