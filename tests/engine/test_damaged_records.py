@@ -24,12 +24,13 @@ pytestmark = pytest.mark.integration
 
 Facts = dict[str, Any]
 
+MLP = {"name": "mlp", "options": {"hidden": [8]}}
+
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory: pytest.TempPathFactory) -> Experiment:
     """A run that was broken off; no test lets it go on."""
-    model = {"name": "mlp", "options": {"hidden": [8]}}
-    experiment = experiment_of(tmp_path_factory.mktemp("run"), "scaffold", model=model)
+    experiment = experiment_of(tmp_path_factory.mktemp("run"), "scaffold", model=MLP)
     broken_off(experiment, after=3)
     return experiment
 
@@ -145,6 +146,38 @@ def test_rows_of_an_unknown_table_are_missed(run: Experiment) -> None:
             resume(Path(run.results.folder), run.run_id)
     finally:
         path.write_bytes(newest.to_bytes())
+
+
+@pytest.mark.parametrize(
+    ("change", "rule"),
+    [
+        (lambda arrays: {}, "an array '.*' of float32, got none"),
+        (
+            lambda arrays: {name: array.astype("f8") for name, array in arrays.items()},
+            "an array '.*' of float32, got float64",
+        ),
+    ],
+)
+def test_a_checkpoint_with_other_arrays_is_refused(
+    tmp_path: Path, change: Callable[[Facts], Facts], rule: str
+) -> None:
+    experiment = experiment_of(tmp_path, "fedavg", model=MLP)
+    broken_off(experiment, after=3)
+    files = Checkpoints(checkpoint_folder(experiment), 2)
+    newest, _ = files.newest()
+    assert newest is not None
+    files.save(replace(newest, server=change(dict(newest.server))))
+    with pytest.raises(StateError, match=rf"the server must go on with {rule}"):
+        resume(tmp_path, experiment.run_id)
+
+
+def test_a_table_without_its_row_is_named(tmp_path: Path) -> None:
+    experiment = experiment_of(tmp_path, "fedavg", model=MLP)
+    broken_off(experiment, after=1)
+    (path,) = (tmp_path / "runs").rglob("*.parquet")
+    pq.write_table(pq.read_table(path, partitioning=None).slice(0, 0), path)
+    with pytest.raises(ResultsError, match=r"parquet must hold the row of run .*, got none"):
+        resume(tmp_path, experiment.run_id)
 
 
 def test_an_address_is_for_runs_through_ray(
