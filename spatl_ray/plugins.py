@@ -54,13 +54,19 @@ def load(name: str, field: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"{field} must name something that can be imported as package.module:Name, "
-            f"got {name!r} ({error})"
+            f"got {name!r} ({error}){_taken_from(module_name)}"
         ) from error
     if not callable(found):
         raise ConfigError(
             f"{field} must name a class or a function, got {name!r}: a {type(found).__name__}"
         )
     return found  # type: ignore[no-any-return]
+
+
+def _taken_from(module: str) -> str:
+    """Which file a module is: an installed one hides an own one of the same name."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return f"; {module} was imported from {file}" if file else ""
 
 
 def named_in(values: object, field: str = "") -> Iterator[tuple[str, str]]:
@@ -123,7 +129,7 @@ def _imported_from(module: str) -> Path | None:
     """
     try:
         spec = importlib.util.find_spec(module)
-    except (ImportError, ValueError):
+    except Exception:  # also what a package raises: whoever loads the module tells it
         return None
     known = spec is not None and spec.has_location and spec.origin
     return Path(known).absolute() if known else None

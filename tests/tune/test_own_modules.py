@@ -51,3 +51,12 @@ def test_what_is_installed_comes_first(
     Path("grid.yaml").write_text(GRID % f"{name}:load")
     assert main([each.format(name=name) for each in arguments]) == 2
     assert f"error: this is the {whose} one" in capsys.readouterr().err
+
+
+def test_an_installed_module_that_hides_an_own_one_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    Path("shared_name.py").write_text("def mine(): ...")
+    assert cli.main(["validate", "demo", "data=shared_name:mine"]) == 2
+    file = tmp_path / "installed" / "shared_name.py"
+    assert f"; shared_name was imported from {file}\n" in capsys.readouterr().err
