@@ -109,4 +109,9 @@ def of_resume() -> argparse.ArgumentParser:
         action="store_true",
         help="go on although software or data are others than before; the results are then of neither",
     )
+    resumed.add_argument(
+        "--address",
+        metavar="A",
+        help="of the Ray cluster to go on with, instead of the run's engine.address; local starts Ray here",
+    )
     return resumed

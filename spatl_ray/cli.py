@@ -187,7 +187,8 @@ def _resume(arguments: argparse.Namespace) -> int:
         from spatl_ray.engine.resume import resume
 
         folder, run_id = arguments.folder, arguments.run_id
-        return resume(folder, run_id, callbacks=(progress,), force=arguments.force)
+        force, address = arguments.force, arguments.address
+        return resume(folder, run_id, callbacks=(progress,), force=force, address=address)
 
     return _watched(start)
 
@@ -215,10 +216,13 @@ def _watched(start: Callable[[Progress], RunSummary]) -> int:
 
 
 def _find_own_modules() -> None:
-    """Own classes may lie in the current folder, which a console script does not search."""
+    """Own classes may lie in the current folder, which a console script does not search.
+
+    Last: a file of that folder must not stand for one of Python or of what is installed.
+    """
     folder = os.getcwd()
     if folder not in sys.path:
-        sys.path.insert(0, folder)
+        sys.path.append(folder)
 
 
 def _tell_own_code(arguments: argparse.Namespace) -> None:

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
+import importlib.util
+import os
 import re
 import sys
 import traceback
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from spatl_ray.errors import ConfigError, PluginError, SpatlError
@@ -20,6 +24,9 @@ MISFITS = (TypeError, KeyError, ValueError)
 """What a class or function raises whose options do not fit."""
 
 PACKAGE = Path(__file__).parent
+
+NOT_OWN = {*sys.stdlib_module_names, "spatl_ray", "analysis", "tune", "tests"}
+"""Modules that are no user's, also where the current folder is a checkout of this project."""
 
 
 def is_dotted(name: object) -> bool:
@@ -47,13 +54,19 @@ def load(name: str, field: str) -> Callable[..., Any]:
     except (ImportError, AttributeError) as error:
         raise ConfigError(
             f"{field} must name something that can be imported as package.module:Name, "
-            f"got {name!r} ({error})"
+            f"got {name!r} ({error}){_taken_from(module_name)}"
         ) from error
     if not callable(found):
         raise ConfigError(
             f"{field} must name a class or a function, got {name!r}: a {type(found).__name__}"
         )
     return found  # type: ignore[no-any-return]
+
+
+def _taken_from(module: str) -> str:
+    """Which file a module is: an installed one hides an own one of the same name."""
+    file = getattr(sys.modules.get(module), "__file__", None)
+    return f"; {module} was imported from {file}" if file else ""
 
 
 def named_in(values: object, field: str = "") -> Iterator[tuple[str, str]]:
@@ -73,18 +86,88 @@ def named_in(values: object, field: str = "") -> Iterator[tuple[str, str]]:
         yield field, str(values)
 
 
-def lies_in(name: str, folder: Path) -> bool:
-    """Whether a dotted name's module, or package, is one of a folder; nothing is imported.
+def lies_in(name: str, folder: Path, foreign: Path) -> bool:
+    """Whether a dotted name's module is one of a folder, and is what would be imported.
+
+    Nothing is imported. A folder without an `__init__.py` is no package here.
 
     Args:
         name: `package.module:Name`.
-        folder: the one that is searched first.
+        folder: whose modules are the user's own.
+        foreign: what lies in this folder is somebody else's.
     """
-    top = name.partition(":")[0].partition(".")[0]
-    known = getattr(sys.modules.get(top), "__file__", None)
-    if top in sys.stdlib_module_names or (known and not Path(known).is_relative_to(folder)):
+    module = name.partition(":")[0]
+    top = module.partition(".")[0]
+    file = _source_in(module, folder)
+    if top in NOT_OWN or file is None or _is_below(file, foreign):
         return False
-    return PathFinder.find_spec(top, [str(folder)]) is not None
+    return _imported_from(top) == _source_in(top, folder)
+
+
+def _is_below(file: Path, folder: Path) -> bool:
+    """Whether a file lies in a folder, by its name or by what that links to."""
+    named = file.is_relative_to(os.path.abspath(folder))
+    return named or file.resolve().is_relative_to(folder.resolve())
+
+
+def _source_in(module: str, folder: Path) -> Path | None:
+    """The file of a module, or package, of a folder; None if it has none."""
+    parts, search = module.split("."), [str(folder)]
+    origin = None
+    for depth in range(len(parts)):
+        spec = PathFinder.find_spec(".".join(parts[: depth + 1]), search)
+        if spec is None or not spec.has_location or spec.origin is None:
+            return None
+        origin, search = spec.origin, spec.submodule_search_locations or []
+    return None if origin is None else Path(origin).absolute()
+
+
+def _imported_from(module: str) -> Path | None:
+    """The file that `import` takes, or took, for a module; None if there is none.
+
+    Packages that a dotted name's module lies in are imported.
+    """
+    try:
+        spec = importlib.util.find_spec(module)
+    except Exception:  # also what a package raises: whoever loads the module tells it
+        return None
+    known = spec is not None and spec.has_location and spec.origin
+    return Path(known).absolute() if known else None
+
+
+def is_defined_in(name: str, found: object, folder: Path, foreign: Path) -> bool:
+    """Whether what a dotted name stands for was made in a module of a folder, not imported into one.
+
+    Args:
+        name: `package.module:Name`; its module is imported.
+        found: what it stands for.
+        folder, foreign: as for `lies_in`.
+    """
+    module_name, _, attribute = name.partition(":")
+    step: object = importlib.import_module(module_name)
+    for each in attribute.split(".")[:-1]:
+        step = getattr(step, each)
+        if isinstance(step, ModuleType):
+            return False
+    made_in = getattr(found, "__module__", None)
+    return isinstance(made_in, str) and lies_in(made_in, folder, foreign)
+
+
+def sources(names: Iterable[str]) -> dict[str, str]:
+    """Of each module that dotted names lie in and that has a file: the digest of that file.
+
+    Args:
+        names: `package.module:Name`.
+
+    Returns:
+        Sixteen hex digits of the file's SHA-256, by the module's name.
+    """
+    files = {name.partition(":")[0]: _imported_from(name.partition(":")[0]) for name in names}
+    return {
+        module: hashlib.sha256(file.read_bytes()).hexdigest()[:16]
+        for module, file in sorted(files.items())
+        if file is not None and file.is_file()
+    }
 
 
 @contextmanager

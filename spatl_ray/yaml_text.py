@@ -10,6 +10,9 @@ import yaml
 
 from spatl_ray.errors import ConfigError
 
+MOST_ALIASED = 100_000
+"""Values that aliases may stand for, written out: a few lines could stand for more than memory holds."""
+
 
 class _Loader(yaml.SafeLoader):
     """Safe loading; YAML 1.1 alone reads `1e-3`, which has no point, as text."""
@@ -30,11 +33,13 @@ def parse(text: str, source: str) -> Any:
         source: where it is from, for the error.
 
     Raises:
-        ConfigError: it is no YAML, or a mapping has a key twice; names the lines.
+        ConfigError: it is no YAML, its aliases stand for too much, or a mapping has a key twice; names the
+            lines.
     """
     loader = _Loader(text)
     try:
         node = loader.get_single_node()
+        _refuse_bombs(node, source)
         twice = list(_twice(node, "", source)) if node else []
         if twice:
             raise ConfigError(twice)
@@ -43,6 +48,30 @@ def parse(text: str, source: str) -> Any:
         raise ConfigError(f"{source} must be YAML: {_place(error)}") from error
     finally:
         loader.dispose()
+
+
+def _refuse_bombs(node: yaml.Node | None, source: str) -> None:
+    """Refuse a document that is far longer once its aliases are written out."""
+    sizes: dict[int, int] = {}
+    whole = 0 if node is None else _size(node, sizes)
+    if whole - len(sizes) > MOST_ALIASED:
+        raise ConfigError(
+            f"{source} must hold at most {MOST_ALIASED:,} values that come from aliases, got more"
+        )
+
+
+def _size(node: yaml.Node, sizes: dict[int, int]) -> int:
+    """Nodes below and with this one, as often as they are named; `sizes` has those that are known.
+
+    Raises:
+        RecursionError: it holds itself, or is nested deeply.
+    """
+    if id(node) not in sizes:
+        below = node.value if isinstance(node, yaml.CollectionNode) else ()
+        if isinstance(node, yaml.MappingNode):
+            below = [each for pair in node.value for each in pair]
+        sizes[id(node)] = 1 + sum(_size(each, sizes) for each in below)
+    return sizes[id(node)]
 
 
 def _twice(node: yaml.Node, path: str, source: str) -> Iterator[str]:

@@ -10,6 +10,14 @@ import pytest
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, load_experiment, presets
 
+BOMB = "a0: &a0 {x: 1}\n" + "".join(
+    f"a{i}: &a{i} {{x: [{', '.join(9 * [f'*a{i - 1}'])}]}}\n" for i in range(1, 30)
+)
+"""Aliases of aliases: 9^29 values on 30 lines."""
+
+MERGED_BOMB = BOMB.replace("x: [", "<<: [")
+"""The same, by the key that merges mappings."""
+
 
 def refused(mapping: dict[str, Any]) -> tuple[str, ...]:
     with pytest.raises(ConfigError) as caught:
@@ -212,6 +220,8 @@ def test_a_folder_is_no_experiment(tmp_path: Path) -> None:
         ("rounds: 1\n\tclients: 2\n", "must be YAML: line 2, column 1: "),
         ("x: &a [1, *a]\n", "must be YAML: a list or mapping must not hold itself"),
         ("when: 2024-13-45\n", "must be YAML: "),
+        (BOMB, "must hold at most 100,000 values that come from aliases, got more"),
+        (MERGED_BOMB, "must hold at most 100,000 values that come from aliases, got more"),
         ("- rounds\n", "must hold a mapping of fields at its top level, got a list"),
         ("demo\n", "must hold a mapping of fields at its top level, got a str"),
         ("# nothing\n", "must hold a mapping of fields at its top level, got nothing"),

@@ -6,11 +6,15 @@ import logging
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 
 from spatl_ray.config import Experiment
 from spatl_ray.errors import EngineError
 
 Bundle = dict[str, float]
+
+CHECKOUT = str(Path(__file__).resolve().parents[1])
+"""Where workers find this package."""
 
 STARTS = 3
 """How often Ray is started before that is given up."""
@@ -77,6 +81,7 @@ def cluster(address: str | None) -> Iterator[Mapping[str, float]]:
 def _connect(address: str | None) -> None:
     """Join Ray or start it; on a busy machine it may miss its own 30 seconds, and is started again."""
     import ray
+    from ray.job_config import JobConfig
 
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
@@ -88,6 +93,8 @@ def _connect(address: str | None) -> None:
                 include_dashboard=None if address else False,
                 log_to_driver=False,
                 logging_level=logging.ERROR,
+                # Or workers would search the current folder before Python's own.
+                job_config=JobConfig(_client_job=True, _py_driver_sys_path=[CHECKOUT]),
             )
             return
         except Exception as error:  # a bare one, if it does not come up in time

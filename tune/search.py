@@ -39,7 +39,7 @@ RUNGS = 9
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_intermixed_args(argv)
-    sys.path.insert(0, os.getcwd())  # own parts of an experiment
+    sys.path.append(os.getcwd())  # own parts of an experiment; last, so that they hide nothing
     return carried_out(lambda: search(arguments, console()), "--resume goes on")
 
 

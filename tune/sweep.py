@@ -29,7 +29,7 @@ NEW, FINISHED, FAILED, BROKEN_OFF = "new", "finished", "failed", "broken off"
 def main(argv: Sequence[str] | None = None) -> int:
     """Run the command line and return its exit status."""
     arguments = _parser().parse_intermixed_args(argv)
-    sys.path.insert(0, os.getcwd())  # own parts of an experiment
+    sys.path.append(os.getcwd())  # own parts of an experiment; last, so that they hide nothing
     return carried_out(lambda: sweep(arguments, console()), "the same command goes on")
 
 

@@ -10,6 +10,9 @@ from spatl_ray.config.base import Count, Fraction, NonNegative, Positive, Strict
 from spatl_ray.config.data import Data
 from spatl_ray.config.training import Model, Training
 
+SHIPPED = "shipped"
+"""The agent that comes with the package."""
+
 Samples = Annotated[int, Field(ge=1, le=256)]
 """Validation samples behind a reward: more cost more than they tell."""
 
@@ -27,7 +30,7 @@ class Agent(Strict):
         validation_samples: of the client's own validation split, at most, behind a reward.
     """
 
-    weights: str = "shipped"
+    weights: str = SHIPPED
     budget: Fraction = 0.6
     measure: Literal["flops", "parameters"] = "flops"
     participations: Annotated[int, Field(ge=0)] = 2

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
+from spatl_ray.config.agent import SHIPPED
 from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
 from spatl_ray.config.attack import Attack
 from spatl_ray.config.base import Count, Fraction, Strict, contents
@@ -184,11 +185,11 @@ class Experiment(Strict):
     def config_hash(self) -> str:
         """Eight hex digits over what decides the numbers: not engine, checkpoints, results or name.
 
-        Nor data.root, unless the data set is whatever lies there. Of a trace the contents count, not
-        the place.
+        Nor data.root, unless the data set is whatever lies there. Of a trace and of an agent that is not
+        the shipped one the contents count, not the place.
 
         Raises:
-            ConfigError: a trace cannot be read.
+            ConfigError: such a file cannot be read.
         """
         decisive = self.model_dump(mode="json", exclude=ELSEWHERE)
         if self.attack is None:
@@ -199,6 +200,10 @@ class Experiment(Strict):
             decisive["devices"]["trace"] = contents("devices.trace", self.devices.trace)
         if isinstance(self.availability, Traced):
             decisive["availability"]["file"] = contents("availability.file", self.availability.file)
+        agent = self.algorithm.agent if isinstance(self.algorithm, Spatl) else None
+        if agent is not None and agent.weights != SHIPPED:
+            found = contents("algorithm.agent.weights", agent.weights)
+            decisive["algorithm"]["agent"]["weights"] = found
         text = json.dumps(decisive, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:8]
 

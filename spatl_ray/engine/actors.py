@@ -80,7 +80,6 @@ class Job:
     experiment: Experiment
     data: FederatedData
     states: Path
-    paths: tuple[str, ...]
     token: str
     places: tuple[tuple[str, str], ...] = ()
 
@@ -116,7 +115,8 @@ class ClientActor:
     Each call names the job, so that an actor that was restarted finds it again.
     """
 
-    def __init__(self, index: int) -> None:
+    def __init__(self, index: int, paths: Sequence[str]) -> None:
+        extend_path(paths)  # before the job comes: it may hold an own partition's transform
         self._index, self._name = index, f"client-actor-{index}"
         self._ready: Worker | None = None
 
@@ -124,7 +124,6 @@ class ClientActor:
         """The worker, made at the first call."""
         if self._ready is None:
             job = cast(Job, ray.get(held[0]))
-            extend_path(job.paths)
             device = choose_device(job.experiment.engine)
             self._ready = Worker(
                 job.experiment,

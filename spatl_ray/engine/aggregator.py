@@ -34,7 +34,7 @@ from spatl_ray.engine.messages import (
 from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import Received, receive
 from spatl_ray.engine.sums import merged
-from spatl_ray.errors import AggregationError
+from spatl_ray.errors import AggregationError, StateError
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.update import Broadcast, Part, Parts, Update
 from spatl_ray.wire.codec import decode_broadcast, encode
@@ -138,7 +138,19 @@ class Aggregator:
             return self.round, dict(self.server)
 
     def restore(self, arrays: Arrays, round_: int) -> None:
-        """Go on from arrays of an earlier `arrays`, before round `round_`."""
+        """Go on from arrays of an earlier `arrays`, before round `round_`.
+
+        Raises:
+            StateError: an array is missing, or of another type.
+        """
+        for name, array in self.server.items():
+            found = arrays.get(name)
+            if found is None or found.dtype != array.dtype:
+                got = "none" if found is None else str(found.dtype)
+                raise StateError(
+                    f"the server must go on with an array {name!r} of {array.dtype}, got {got}: it is of "
+                    "another run"
+                )
         self.server, self.round, self._cached = dict(arrays), round_, None
 
     def _check_round(self, round_: int) -> None:

@@ -3,13 +3,19 @@
 from __future__ import annotations
 
 import functools
+import hashlib
 import os
 import platform
 from collections.abc import Mapping
 from importlib import metadata
+from pathlib import Path
 from types import MappingProxyType
 
 import torch
+
+from spatl_ray import plugins
+from spatl_ray.config import Experiment
+from spatl_ray.config.experiment import ELSEWHERE
 
 PACKAGES = ("spatl_ray", "torch", "numpy", "ray", "pyarrow", "pydantic", "ml_dtypes")
 
@@ -37,6 +43,35 @@ def versions() -> Mapping[str, str]:
         except metadata.PackageNotFoundError:
             found[package] = "not installed"
     return MappingProxyType(found)
+
+
+def software(experiment: Experiment) -> dict[str, str]:
+    """Versions, and digests of this package's source and of that of own parts which decide numbers.
+
+    Of an own part it is the file that its dotted name names, not what that imports.
+
+    Args:
+        experiment: names the own parts.
+    """
+    decisive = experiment.model_dump(mode="json", exclude=ELSEWHERE)
+    own = plugins.sources(name for _, name in plugins.named_in(decisive))
+    sources = {"spatl_ray": digest_of(plugins.PACKAGE), **own}
+    return {**versions(), **{f"source of {name}": digest for name, digest in sources.items()}}
+
+
+@functools.cache
+def digest_of(package: Path) -> str:
+    """Sixteen hex digits of a SHA-256 over a package's Python files and shipped agent.
+
+    Args:
+        package: its folder.
+    """
+    total = hashlib.sha256()
+    for pattern in ("*.py", "*.safetensors"):
+        for file in sorted(package.rglob(pattern)):
+            total.update(file.relative_to(package).as_posix().encode())
+            total.update(hashlib.sha256(file.read_bytes()).digest())
+    return total.hexdigest()[:16]
 
 
 def fingerprint(device: torch.device) -> str:

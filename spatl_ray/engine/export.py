@@ -1,7 +1,7 @@
 """`spatl export`: a client's model without the channels that its selection removes, with figures.
 
 The files: `model.pt2` (a torch.export program for any batch), `model.safetensors` (its state dict),
-`report.json`.
+`report.json`. None holds a pickle.
 """
 
 from __future__ import annotations
@@ -261,6 +261,7 @@ def _write(out: Path, network: nn.Module, spec: SampleSpec, report: Mapping[str,
         (blank(spec, 2, dtype),),
         dynamic_shapes=({0: torch.export.Dim("batch")},),
     )
+    program.example_inputs = None  # torch would pickle them, and nobody needs them
     out.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
         whole = Path(made) / out.name

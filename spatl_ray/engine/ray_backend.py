@@ -109,9 +109,9 @@ class RayBackend:
             max_restarts=RESTARTS,
             max_task_retries=RESTARTS,
         )
-        self._workers = [client.remote(index) for index in range(count)]
+        self._workers = [client.remote(index, paths) for index in range(count)]
         places = self._places() if engine.state_mirror else ()
-        job = Job(self._experiment, self._data, self._states, paths, self._token, places)
+        job = Job(self._experiment, self._data, self._states, self._token, places)
         self._held, self._folders = [ray.put(job)], sorted({folder for _, folder in places})
         facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)

@@ -23,6 +23,7 @@ from ray.exceptions import (
     RayError,
     WorkerCrashedError,
 )
+from ray.job_config import JobConfig
 
 from spatl_ray.config import Engine
 from spatl_ray.engine.schedule import count_workers, most_workers
@@ -92,6 +93,8 @@ class RayCluster:
                     include_dashboard=None if address else False,
                     log_to_driver=False,
                     logging_level=logging.ERROR,
+                    # Or workers would search the current folder before Python's own.
+                    job_config=JobConfig(_client_job=True),
                 )
         except Exception as error:  # of many kinds: a timeout is one of no special kind
             raise EngineError(

@@ -13,7 +13,7 @@ from spatl_ray.arrays import Bits
 from spatl_ray.config import Engine, Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.data.heterogeneity import held_counts
-from spatl_ray.engine.environment import versions
+from spatl_ray.engine.environment import software
 from spatl_ray.engine.messages import (
     ClientReport,
     ClientScore,
@@ -52,7 +52,7 @@ def run_row(experiment: Experiment, data: FederatedData, facts: list[Facts]) -> 
         "data_fingerprint": data.fingerprint,
         "holdings": json.dumps(held_counts(data, HOLDERS).tolist()),
         "config": experiment.model_dump_json(),
-        "versions": json.dumps(dict(versions())),
+        "versions": json.dumps(software(experiment)),
         "hardware": json.dumps([dict(f.hardware) for f in facts]),
         "fingerprint": facts[0].fingerprint,
         "sweep_id": experiment.results.sweep_id,

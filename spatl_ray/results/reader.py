@@ -39,8 +39,12 @@ def read_run(folder: Path, run_id: str) -> dict[str, Any]:
         there = ", ".join(run_ids(folder)) or "none"
         raise ResultsError(f"RUN must be a run in {folder}, got {run_id!r}; there are: {there}")
     with reported("read", files[0]):
-        row: dict[str, Any] = pq.read_table(files[0], partitioning=None).to_pylist()[0]
-    return row
+        rows: list[dict[str, Any]] = pq.read_table(files[0], partitioning=None).to_pylist()
+    if not rows:
+        raise ResultsError(
+            f"{files[0]} must hold the row of run {run_id!r}, got none: it is damaged"
+        )
+    return rows[0]
 
 
 def read_rounds(folder: Path, run_id: str) -> list[dict[str, Any]]:

@@ -202,7 +202,8 @@ class ResultsWriter:
         if taken and self._resume_at is None and not overwrite:
             raise ResultsError(
                 f"run {self._run_id!r} is already in {self._folder}: take "
-                "results.overwrite=true, another name or another results.folder"
+                "results.overwrite=true, another name or another results.folder; "
+                "spatl resume goes on with one that was broken off"
             )
 
     def refuse_other_data(self, row: Mapping[str, object]) -> None:

@@ -20,6 +20,7 @@ from torch import Tensor, nn
 from torch.nn.functional import elu
 
 from spatl_ray import seeding
+from spatl_ray.config.agent import SHIPPED
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Array
 from spatl_ray.places import write_whole
@@ -39,9 +40,6 @@ SIGMA = 0.5
 
 REACH = 2.0
 """Bound of the mean action: without noise one layer's ratio is at most e^4 times another's."""
-
-SHIPPED = "shipped"
-"""Names the weights that come with the package."""
 
 FORMAT = f"spatl_ray agent 2.{FEATURES_VERSION}"
 

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
+import io
 import json
+import pickle
+import pickletools
+import struct
+import zipfile
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +91,17 @@ def test_the_program_is_the_clients_masked_network(agent_run: Experiment, tmp_pa
     assert slim["flops"] <= 0.5 * dense["flops"]
 
 
+def holds_pickle(data: bytes) -> bool:
+    """Whether bytes are a pickle from their first to a STOP, or an archive, as torch writes around one."""
+    if zipfile.is_zipfile(io.BytesIO(data)):
+        return True
+    try:
+        pickletools.dis(data, out=io.StringIO())
+    except (ValueError, IndexError, struct.error):
+        return False
+    return True
+
+
 def test_costs_are_those_that_torch_counts(agent_run: Experiment, tmp_path: Path) -> None:
     report = exported(agent_run, tmp_path / "out")
     program = torch.export.load(tmp_path / "out/model.pt2").module()
@@ -97,12 +114,28 @@ def test_costs_are_those_that_torch_counts(agent_run: Experiment, tmp_path: Path
     assert min(slim["latency_seconds"].values()) > 0
 
 
-def test_the_state_dict_is_the_programs(agent_run: Experiment, tmp_path: Path) -> None:
+def test_the_state_dict_is_the_programs_and_nothing_is_pickled(
+    agent_run: Experiment, tmp_path: Path
+) -> None:
     exported(agent_run, tmp_path / "out", epochs=1)
     state = load_file(tmp_path / "out/model.safetensors")
     program = torch.export.load(tmp_path / "out/model.pt2")
     assert state.keys() == program.state_dict.keys()
     assert all(torch.equal(value, program.state_dict[name]) for name, value in state.items())
+    assert_no_pickle(tmp_path / "out", state)
+
+
+def assert_no_pickle(out: Path, state: Mapping[str, torch.Tensor]) -> None:
+    with zipfile.ZipFile(out / "model.pt2") as archive:
+        parts = {name: archive.read(name) for name in archive.namelist()}
+    assert [name for name, data in parts.items() if holds_pickle(data)] == []
+    sizes = sorted(len(data) for name, data in parts.items() if "/weight_" in name)
+    assert sizes == sorted(value.nbytes for value in state.values())
+    assert not holds_pickle((out / "model.safetensors").read_bytes())
+    saved = io.BytesIO()
+    torch.save(dict(state), saved)
+    assert holds_pickle(saved.getvalue())
+    assert holds_pickle(pickle.dumps({"a": 1}))
 
 
 def test_fine_tuning_trains_the_smaller_network(agent_run: Experiment, tmp_path: Path) -> None:

@@ -138,8 +138,8 @@ def test_what_has_changed_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyP
     broken_off(experiment, after=2)
     from spatl_ray.engine import resume as module
 
-    now = dict(module.versions())
-    monkeypatch.setattr(module, "versions", lambda: {**now, "torch": "1.0"})
+    now = module.software(experiment)
+    monkeypatch.setattr(module, "software", lambda experiment: {**now, "torch": "1.0"})
     with pytest.raises(ResultsError, match=r"software that it began with, got torch 1.0 instead"):
         resume(tmp_path, experiment.run_id)
     resume(tmp_path, experiment.run_id, force=True)
