@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from spatl_ray.config import Engine
 from spatl_ray.places import write_whole
 
 OUT_OF_MEMORY = "the kernel killed a process of this machine for want of memory then"
@@ -39,6 +40,11 @@ class ClientTimeoutError(Exception):
 
 class ClientDiedError(Exception):
     """A client took its process along."""
+
+
+def tries(engine: Engine) -> int:
+    """How often a client that fails is tried in a round; one death more is what it takes to be given up."""
+    return 2 if engine.on_client_failure == "retry" else 1
 
 
 Ended = Callable[[int], str]

@@ -19,6 +19,7 @@ from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job, attempts_folder
+from spatl_ray.engine.attempts import tries
 from spatl_ray.engine.backend import (
     Done,
     EvaluationPlan,
@@ -48,8 +49,11 @@ from spatl_ray.parameters import Arrays
 NOWHERE = -1
 """The home of a client whose state no worker has in memory."""
 
-RESTARTS = 4
-"""How often a ClientActor is started again: a client that takes processes along is found out before."""
+FOR_EVER = -1
+"""How often a ClientActor is started again: a client may take its process along in every round of a run."""
+
+RETRIES = 4
+"""How often a call of a ClientActor is made again whose process died of no client that is known."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
@@ -106,8 +110,8 @@ class RayBackend:
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=engine.num_cpus,
             num_gpus=engine.num_gpus,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            max_restarts=FOR_EVER,
+            max_task_retries=RETRIES,
         )
         self._workers = [client.remote(index) for index in range(count)]
         places = self._places() if engine.state_mirror else ()
@@ -223,11 +227,16 @@ class RayBackend:
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
-            group, reported = method.options(num_returns=2).remote(self._held, task, broadcast)
+            train = method.options(num_returns=2, max_task_retries=self._retries(task))
+            group, reported = train.remote(self._held, task, broadcast)
             groups.append(group)
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
         return _Begun(broadcast, tasks, groups, waiting, brought)
+
+    def _retries(self, task: GroupTask) -> int:
+        """How often a group is begun again: each of its clients may take processes along until it fails."""
+        return RETRIES + len(task.members) * (tries(self._experiment.engine) + 1)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
