@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,14 @@ import ray
 from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
-from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job, attempts_folder
+from spatl_ray.engine.actors import (
+    NOTHING,
+    AggregatorActor,
+    ClientActor,
+    Held,
+    Job,
+    attempts_folder,
+)
 from spatl_ray.engine.attempts import tries
 from spatl_ray.engine.backend import (
     Done,
@@ -90,7 +97,7 @@ class RayBackend:
         self._full = needs_payloads(experiment)
         self._picks = experiment.asked_size > experiment.cohort_size
         self._cluster = RayCluster(experiment.engine)
-        self._held: list[Any] = []
+        self._held = NOTHING
         self._workers: list[Any] = []
         self._nodes: list[object] = []
         self._folders: list[str] = []
@@ -116,9 +123,12 @@ class RayBackend:
         self._workers = [client.remote(index) for index in range(count)]
         places = self._places() if engine.state_mirror else ()
         job = Job(self._experiment, self._data, self._states, paths, self._token, places)
-        self._held, self._folders = [ray.put(job)], sorted({folder for _, folder in places})
+        self._held, self._folders = Held(ray.put(job)), sorted({folder for _, folder in places})
         facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)
+        if not engine.allow_mixed:  # Nobody who follows one that dies may give other bits.
+            kinds = frozenset(fact.fingerprint for fact in facts)
+            self._held = replace(self._held, fingerprints=kinds)
         self._nodes = self._cluster.nodes = [fact.hardware["node"] for fact in facts]
         mirrored = self._experiment.clients if engine.state_mirror else None
         held, get = self._held, self._cluster.get
@@ -309,7 +319,7 @@ class RayBackend:
         """Stop the actors, and Ray if it was started here."""
         shutil.rmtree(attempts_folder(self._token), ignore_errors=True)  # of this node
         self._cluster.close([*self._workers, self._aggregator])
-        self._workers, self._aggregator, self._held, self._begun = [], None, [], None
+        self._workers, self._aggregator, self._held, self._begun = [], None, NOTHING, None
         self._homes.fill(NOWHERE)
 
     def _collect(self, waiting: list[Any], done: Done) -> list[ClientReport]:
