@@ -308,6 +308,8 @@ class RayBackend:
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """What each actor did since the last call."""
+        if self._aggregator is None:  # while they are replaced
+            return {}
         pending = {
             f"client-actor-{index}": worker.spans.remote(self._held)
             for index, worker in enumerate(self._workers)
