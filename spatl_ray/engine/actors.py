@@ -205,15 +205,8 @@ class ClientActor:
         self._worker(held).store.restore(last)
 
     def take_back(self, held: Held, last: Integers, known: Collection[str]) -> list[int]:
-        """Take this node's states back to a checkpoint, if its folder is one of those that this names.
-
-        Returns:
-            Clients whose state is not here.
-        """
-        store = self._worker(held).store
-        if store.folder.name not in known:
-            store.forget()
-        return store.take_back(last)
+        """Take this node's states back to a checkpoint; see `Worker.take_back`."""
+        return self._worker(held).take_back(last, known)
 
     def sync(self, held: Held, clients: Integers) -> None:
         """Have this node's disk hold the states of some clients."""

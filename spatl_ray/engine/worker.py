@@ -7,7 +7,7 @@ before it, so that a retried call gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.algorithms.base import DELTA
+from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.attacks import flips_labels
@@ -122,6 +123,20 @@ class Worker:
     def records(self, clients: Mapping[int, int]) -> dict[int, bytes]:
         """Records of clients' states, each of the round that is given."""
         return {client: self.store.record(client, last) for client, last in clients.items()}
+
+    def take_back(self, last: Integers, known: Collection[str]) -> list[int]:
+        """Take this node's states back to a checkpoint, unless it says that they are of no use.
+
+        Args:
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+            known: the nodes' folders that it names; older ones name none.
+
+        Returns:
+            Clients whose state is not here.
+        """
+        if known and self.store.folder.name not in known:
+            self.store.forget()
+        return self.store.take_back(last)
 
     def keep(self, records: Mapping[int, bytes], kept: Sequence[int]) -> None:
         """Hold records of another node; `kept` are the rounds of the checkpoints that can be restored."""
