@@ -139,6 +139,11 @@ class Attempts:
         write_whole(self._file, json.dumps(noted).encode())
 
 
+def in_main_thread() -> bool:
+    """Whether what runs here can be stopped."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def limited(seconds: float | None, kill: bool) -> Iterator[None]:
     """Stop what takes longer; only the main thread can be stopped, elsewhere there is no limit.
@@ -150,7 +155,7 @@ def limited(seconds: float | None, kill: bool) -> Iterator[None]:
     Raises:
         ClientTimeoutError: it took too long.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+    if seconds is None or not in_main_thread():
         yield
         return
 
