@@ -9,6 +9,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -222,6 +223,20 @@ def test_a_process_that_is_started_again_is_asked() -> None:
     Held(None).check("client-actor-1", OTHER)
     with pytest.raises(LostError, match=f"client-actor-1 .* another kind of machine .{OTHER}"):
         held.check("client-actor-1", OTHER)
+
+
+def test_a_node_whose_folder_no_checkpoint_names_keeps_its_states(tmp_path: Path) -> None:
+    """Older checkpoints name none; one that names others has no use for them."""
+    experiment = scaffold(tmp_path)
+    broken_off(experiment, after=3)
+    (newest,) = Checkpoints(checkpoint_folder(experiment), 2).rounds()[-1:]
+    last = Checkpoints(checkpoint_folder(experiment), 2).load(newest).driver["last"]
+    backend = Losing(experiment, lambda: None)
+    backend.start()
+    worker = backend.worker
+    assert worker.take_back(last, ()) == []
+    assert worker.take_back(last, {worker.store.folder.name}) == []
+    assert worker.take_back(last, {"another"}) == np.flatnonzero(last >= 0).tolist()
 
 
 # --- rules that need every update ----------------------------------------------------------------
