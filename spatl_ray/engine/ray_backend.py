@@ -178,10 +178,10 @@ class RayBackend:
         self._placed.forget_before(oldest)
 
     def _check_server(self, facts: list[Facts]) -> None:
-        """The aggregator's process must do the same arithmetic as the workers', too."""
+        """The aggregator's process must do the same arithmetic as the workers', if these do the same one."""
         server = self._cluster.get(self._aggregator.facts.remote())
         on_cpu = {f.fingerprint for f in facts if f.hardware["device"] == "cpu"}
-        if on_cpu - {server} and not self._experiment.engine.allow_mixed:
+        if len(on_cpu) == 1 and on_cpu != {server} and not self._experiment.engine.allow_mixed:
             raise EngineError(
                 "the aggregator must share the workers' CPU capability and software set, got "
                 f"{server} beside {'; '.join(sorted(on_cpu))}. engine.allow_mixed=true runs it anyway"

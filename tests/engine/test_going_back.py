@@ -23,7 +23,6 @@ from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import load_dataset
 from spatl_ray.data.federated import federate
-from spatl_ray.engine.actors import Held
 from spatl_ray.engine.backend import Done, Following, RoundPlan, SerialBackend, nothing_follows
 from spatl_ray.engine.checkpoint import Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder, state_folder
@@ -217,7 +216,10 @@ def test_a_loss_does_not_move_a_run_to_other_arithmetic(tmp_path: Path, allowed:
     assert pd.read_parquet(tmp_path / "rounds")["round"].tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.ray  # Nothing starts, but importing Ray takes seconds.
 def test_a_process_that_is_started_again_is_asked() -> None:
+    from spatl_ray.engine.actors import Held
+
     held = Held(None, frozenset({"this kind"}))
     held.check("client-actor-1", "this kind")
     Held(None).check("client-actor-1", OTHER)
