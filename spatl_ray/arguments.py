@@ -107,7 +107,7 @@ def of_resume() -> argparse.ArgumentParser:
     resumed.add_argument(
         "--force",
         action="store_true",
-        help="go on although software or data are others than before; the results are then of neither",
+        help="go on although software, CPU, GPU or data are others than before; the results are of neither",
     )
     resumed.add_argument(
         "--address",

@@ -170,14 +170,12 @@ class _Lines:
         self._console = console
         self._rounds = experiment.rounds
         *self._columns, self._seconds = _columns(experiment)
-        self._ended = 0
 
     def clients_done(self, done: int, cohort: int) -> None:
         """A log shows whole rounds only."""
 
     def round_ended(self, row: Row) -> None:
-        self._ended += 1
-        start = f"round {row['round']} ({self._ended} of {self._rounds})"
+        start = f"round {row['round']} ({_ended(row)} of {self._rounds})"
         cells = [f"{column.heading} {column.cell(row)}" for column in self._columns]
         text = "  ".join([start, *cells, f"{self._seconds.cell(row)} s"])
         self._console.print(Text(text), soft_wrap=True)
@@ -217,7 +215,7 @@ class _Live:
         self._bar.update(self._task, completed=completed, clients=f"{done} of {cohort} clients")
 
     def round_ended(self, row: Row) -> None:
-        self._ended += 1
+        self._ended = _ended(row)
         self._rows.append((str(row["round"]), *(column.cell(row) for column in self._columns)))
         self._bar.update(
             self._task,
@@ -235,6 +233,11 @@ class _Live:
         for cells in self._rows:
             table.add_row(*cells)
         return Group(table, self._bar)
+
+
+def _ended(row: Row) -> int:
+    """Rounds that have ended with a row's: a run that goes on, or back, does not count from 0."""
+    return int(str(row["round"])) + 1
 
 
 def _event_text(row: Row) -> str:

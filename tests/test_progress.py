@@ -58,6 +58,17 @@ def logged(experiment: Experiment, values: dict[str, object]) -> str:
     return text.getvalue().splitlines()[-1]
 
 
+def test_a_run_that_goes_on_counts_from_its_beginning() -> None:
+    experiment = Experiment.model_validate({"rounds": 400})
+    assert "round 60 (61 of 400)" in logged(experiment, row(60))
+    text = io.StringIO()
+    progress = Progress(Console(file=text, force_terminal=True, width=100, height=40))
+    progress.run_started(experiment, "run")
+    progress.round_ended(row(60))
+    progress.close()
+    assert "61 of 400 rounds" in text.getvalue()
+
+
 def test_late_clients_and_simulated_seconds_are_shown_with_devices() -> None:
     values = row(0, late=2, simulated_seconds_cumulative=61.25)
     with_devices = Experiment.model_validate({"rounds": 2, "clients": 4, "devices": {}})

@@ -157,8 +157,10 @@ def _grace(scheduler: str, experiment: Experiment, most: int) -> int:
 
 def _prepare(experiment: Experiment) -> None:
     """Load data and build the model once, so that what is wrong shows before any trial."""
+    from spatl_ray.engine.checks import check_timeout
     from spatl_ray.engine.prepare import prepare
 
+    check_timeout(experiment, is_main=False)  # a trial's run has a thread of its own
     prepare(experiment)
 
 

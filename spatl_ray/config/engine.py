@@ -19,8 +19,8 @@ class Engine(Strict):
         num_cpus: CPUs a ClientActor reserves.
         num_gpus: GPUs a ClientActor reserves; a fraction shares one.
         device: to train on; `auto` is cuda if num_gpus is over 0, else cpu.
-        allow_mixed: let workers of different CPU capability or software run together, which gives
-            up bit-identical results.
+        allow_mixed: let workers of different CPU capability or software run together, and go on with a run
+            that others began, which gives up bit-identical results.
         address: of a running Ray cluster, or None to start Ray on this machine.
         state_cache: bytes of client states that each worker keeps in memory, those that it used last; clients
             are placed where theirs is, if no other worker waits for that.
@@ -32,7 +32,7 @@ class Engine(Strict):
         on_client_failure: what is done about a client that raises, takes too long, or takes its process
             along: `retry` it once, `skip` it in this round, or `abort` the run.
         client_timeout: seconds after which a client is given up, or None; with it, who takes part depends on
-            how fast the machine is.
+            how fast the machine is. Not for a serial run outside of the main thread: it could stop none.
         profile: write down what took from when to when in each process: results/profiles/RUN.json.
     """
 

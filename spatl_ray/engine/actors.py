@@ -22,6 +22,7 @@ from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.aggregator import Aggregator
 from spatl_ray.engine.attempts import Attempts
 from spatl_ray.engine.device import choose_device
+from spatl_ray.engine.environment import fingerprint
 from spatl_ray.engine.messages import (
     BroadcastBytes,
     ClientReport,
@@ -104,8 +105,37 @@ def attempts_folder(token: str) -> Path:
     return Path(tempfile.gettempdir()) / f"spatl_ray-{token}"
 
 
-Held = Sequence[Any]
-"""A list with the reference of a `Job`: Ray resolves only references that stand alone."""
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What each call of a ClientActor names.
+
+    Attributes:
+        job: the reference of a `Job`: Ray resolves only references that stand alone.
+        fingerprints: of the workers as they came up; none as long as they are not known, or if any may be.
+    """
+
+    job: Any
+    fingerprints: frozenset[str] = frozenset()
+
+    def check(self, name: str, found: str) -> None:
+        """Refuse a process that was started again where it would give other bits.
+
+        Args:
+            name: of its worker.
+            found: its fingerprint.
+
+        Raises:
+            LostError: it is one.
+        """
+        if self.fingerprints and found not in self.fingerprints:
+            raise LostError(
+                f"{name} was started again on another kind of machine ({found}; before: "
+                f"{'; '.join(sorted(self.fingerprints))}), which engine.allow_mixed=true allows"
+            )
+
+
+NOTHING = Held(None)
+"""As long as there is no job."""
 
 
 @ray.remote
@@ -123,8 +153,9 @@ class ClientActor:
     def _worker(self, held: Held) -> Worker:
         """The worker, made at the first call."""
         if self._ready is None:
-            job = cast(Job, ray.get(held[0]))
+            job = cast(Job, ray.get(held.job))
             device = choose_device(job.experiment.engine)
+            held.check(self._name, fingerprint(device))
             self._ready = Worker(
                 job.experiment,
                 job.data,
@@ -157,7 +188,7 @@ class ClientActor:
     def forget(self, held: Held) -> None:
         """Remove the client states of an earlier run, whichever node wrote them on this disk."""
         self._worker(held).store.forget()
-        shutil.rmtree(cast(Job, ray.get(held[0])).states, ignore_errors=True)
+        shutil.rmtree(cast(Job, ray.get(held.job)).states, ignore_errors=True)
 
     def records(self, held: Held, clients: Mapping[int, int]) -> dict[int, bytes]:
         """Records of clients' states, each of the round that is given, for another node."""
@@ -173,15 +204,8 @@ class ClientActor:
         self._worker(held).store.restore(last)
 
     def take_back(self, held: Held, last: Integers, known: Collection[str]) -> list[int]:
-        """Take this node's states back to a checkpoint, if its folder is one of those that this names.
-
-        Returns:
-            Clients whose state is not here.
-        """
-        store = self._worker(held).store
-        if store.folder.name not in known:
-            store.forget()
-        return store.take_back(last)
+        """Take this node's states back to a checkpoint; see `Worker.take_back`."""
+        return self._worker(held).take_back(last, known)
 
     def sync(self, held: Held, clients: Integers) -> None:
         """Have this node's disk hold the states of some clients."""

@@ -22,6 +22,7 @@ from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
+from spatl_ray.config import Engine
 from spatl_ray.places import write_whole
 
 OUT_OF_MEMORY = "the kernel killed a process of this machine for want of memory then"
@@ -39,6 +40,11 @@ class ClientTimeoutError(Exception):
 
 class ClientDiedError(Exception):
     """A client took its process along."""
+
+
+def tries(engine: Engine) -> int:
+    """How often a client that fails is tried in a round; one death more is what it takes to be given up."""
+    return 2 if engine.on_client_failure == "retry" else 1
 
 
 Ended = Callable[[int], str]
@@ -133,6 +139,11 @@ class Attempts:
         write_whole(self._file, json.dumps(noted).encode())
 
 
+def in_main_thread() -> bool:
+    """Whether what runs here can be stopped."""
+    return threading.current_thread() is threading.main_thread()
+
+
 @contextmanager
 def limited(seconds: float | None, kill: bool) -> Iterator[None]:
     """Stop what takes longer; only the main thread can be stopped, elsewhere there is no limit.
@@ -144,7 +155,7 @@ def limited(seconds: float | None, kill: bool) -> Iterator[None]:
     Raises:
         ClientTimeoutError: it took too long.
     """
-    if seconds is None or threading.current_thread() is not threading.main_thread():
+    if seconds is None or not in_main_thread():
         yield
         return
 

@@ -12,6 +12,7 @@ from spatl_ray.algorithms.registry import make_algorithm
 from spatl_ray.arrays import Bits
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
+from spatl_ray.engine.attempts import in_main_thread
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.budget import check_budget, least_upload
 from spatl_ray.engine.clock import check_deadline
@@ -64,7 +65,26 @@ def _checks_with_data(experiment: Experiment, data: FederatedData) -> tuple[Chec
         lambda: _check_somebody(experiment),
         lambda: fleet_of(experiment),
         lambda: check_loggers(experiment),
+        lambda: check_timeout(experiment, in_main_thread()),
     )
+
+
+def check_timeout(experiment: Experiment, is_main: bool) -> None:
+    """Refuse a limit that nothing enforces: only a process's main thread can be stopped.
+
+    Args:
+        experiment: with the limit.
+        is_main: whether its run is in that thread. Ray's workers always train in theirs.
+
+    Raises:
+        ConfigError: it is such a limit.
+    """
+    seconds = experiment.engine.client_timeout
+    if seconds is not None and experiment.engine.backend == "serial" and not is_main:
+        raise ConfigError(
+            "engine.client_timeout must be null with backend serial outside of the main thread, as in a "
+            f"search's trial, where no client can be stopped; got {seconds:g}. Backend ray keeps it"
+        )
 
 
 def _check_one_sample(experiment: Experiment, data: FederatedData, blueprint: Blueprint) -> None:

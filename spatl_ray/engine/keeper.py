@@ -14,7 +14,7 @@ from spatl_ray.engine.backend import Backend
 from spatl_ray.engine.checkpoint import Checkpoint, Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder
 from spatl_ray.engine.messages import ClientReport
-from spatl_ray.errors import SpatlError
+from spatl_ray.errors import SpatlError, StateError
 from spatl_ray.parameters import Arrays
 
 
@@ -59,6 +59,41 @@ class Keeper:
         self._changed: set[int] = set()
         self._driver: tuple[int, Arrays] | None = None
         self.kept: tuple[int, ...] = ()
+
+    def lost(self) -> None:
+        """What the run was at is gone: no checkpoint of it is taken any more."""
+        self._driver = None
+
+    def go_to(self, newest: Checkpoint, go: Callable[[Checkpoint], None]) -> list[str]:
+        """Have the run go to a checkpoint, or to one before it if clients' states of that are damaged.
+
+        Those after it are removed: what clients' states of them were there goes on from here.
+
+        Args:
+            newest: the checkpoint.
+            go: goes to one.
+
+        Returns:
+            What is wrong with those that were passed over.
+
+        Raises:
+            StateError: the run cannot go to any; it is the newest one's.
+        """
+        faults: dict[int, StateError] = {}
+        for round_ in [newest.round, *self._before(newest.round)]:
+            try:
+                go(newest if round_ == newest.round else self.files.load(round_))
+            except StateError as fault:
+                faults[round_] = fault
+                continue
+            for later in set(self.files.rounds()) - {round_, *self._before(round_)}:
+                self.files.remove(later)
+            return [f"of round {each}: {fault}" for each, fault in faults.items()]
+        raise faults[newest.round]
+
+    def _before(self, round_: int) -> list[int]:
+        """The rounds of checkpoints before one, the newest first."""
+        return [each for each in reversed(self.files.rounds()) if each < round_]
 
     def went_to(self, checkpoint: Checkpoint) -> None:
         """The run is where it was at a checkpoint."""

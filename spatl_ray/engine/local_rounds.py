@@ -11,7 +11,7 @@ import torch
 from spatl_ray import seeding
 from spatl_ray.algorithms.base import ClientView
 from spatl_ray.engine.attacks import Attack
-from spatl_ray.engine.attempts import Attempts, ClientDiedError, limited
+from spatl_ray.engine.attempts import Attempts, ClientDiedError, limited, tries
 from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.evaluation import Evaluator
 from spatl_ray.engine.messages import BroadcastBytes, ClientReport, GroupTask, Member, PanelMember
@@ -71,7 +71,7 @@ class LocalRounds:
         self.attack = Attack(blueprint.experiment)
         engine = blueprint.experiment.engine
         self._rule, self._timeout = engine.on_client_failure, engine.client_timeout
-        self._tries = 2 if self._rule == "retry" else 1
+        self._tries = tries(engine)
 
     def all_of(self, task: GroupTask, broadcast: BroadcastBytes) -> Iterator[tuple[Member, Tried]]:
         """Train the members of a group, one batch of clients after the other.

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass, field
+from collections.abc import Collection, Mapping
+from dataclasses import dataclass, field, replace
 from itertools import chain
 
 from spatl_ray.aggregation.masked import Partial, Weights
@@ -60,6 +60,16 @@ class GroupTask:
     def members(self) -> tuple[Member, ...]:
         """All of them."""
         return tuple(chain.from_iterable(self.batches))
+
+    @property
+    def clients(self) -> tuple[int, ...]:
+        """Their numbers."""
+        return tuple(member.client for member in self.members)
+
+    def of(self, clients: Collection[int]) -> GroupTask:
+        """The same for some of them."""
+        cut = (tuple(m for m in batch if m.client in clients) for batch in self.batches)
+        return replace(self, batches=tuple(batch for batch in cut if batch))
 
 
 @dataclass(frozen=True, eq=False)

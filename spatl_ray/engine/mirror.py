@@ -45,7 +45,7 @@ class Mirror:
         self,
         workers: Sequence[Any],
         nodes: Sequence[object],
-        held: Sequence[Any],
+        held: Any,
         clients: int,
         alone: bool = False,
     ) -> None:

@@ -39,7 +39,7 @@ class PlacedStates:
         self,
         workers: Sequence[Any],
         nodes: Sequence[object],
-        held: Sequence[Any],
+        held: Any,
         get: Callable[..., Any],
         folder: Path,
         mirrored: int | None,

@@ -50,10 +50,27 @@ def make_backend(experiment: Experiment, data: FederatedData, states: Path) -> B
     return RayBackend(experiment, data, states)
 
 
-def refuse_mixed(experiment: Experiment, facts: list[Facts]) -> None:
-    """Workers that would give different bits do not run together, unless it is allowed."""
+def refuse_mixed(experiment: Experiment, facts: list[Facts], began: str | None = None) -> None:
+    """Workers that would give different bits do not run together, nor go on with a run, unless it is allowed.
+
+    Args:
+        experiment: allows it, or not.
+        facts: of the workers.
+        began: the fingerprint of those that the run began with; None for a run that begins.
+
+    Raises:
+        EngineError: there are such workers.
+    """
+    if experiment.engine.allow_mixed:
+        return
     kinds = sorted({f.fingerprint for f in facts})
-    if len(kinds) > 1 and not experiment.engine.allow_mixed:
+    if began is not None and kinds != [began]:
+        raise EngineError(
+            "workers must have the CPU capability (or GPU) and the software set that the run began with "
+            f"({began}), or its results are of neither; got {'; '.join(kinds)}. engine.allow_mixed=true, or "
+            "--force of `spatl resume`, goes on anyway"
+        )
+    if len(kinds) > 1:
         raise EngineError(
             "workers must share one CPU capability (or GPU) and one software set, or results depend "
             f"on placement; got {'; '.join(kinds)}. engine.allow_mixed=true runs them anyway"

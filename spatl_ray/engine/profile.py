@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,6 +52,37 @@ class Spans:
         """What was noted since the last call."""
         noted, self._noted = tuple(self._noted), []
         return noted
+
+
+class Profile:
+    """Spans of all processes of a run, as its driver gathers them.
+
+    Args:
+        on: whether anything is noted.
+
+    Attributes:
+        spans: of the driver.
+    """
+
+    def __init__(self, on: bool) -> None:
+        self.spans = Spans(on)
+        self._on = on
+        self._tracks: dict[str, list[Span]] = defaultdict(list)
+
+    def take(self, others: Callable[[], Mapping[str, Sequence[Span]]]) -> None:
+        """Keep what the processes did since the last call; `others` tells it of all but the driver."""
+        if self._on:
+            for name, spans in ("driver", self.spans.take()), *others().items():
+                self._tracks[name].extend(spans)
+
+    def write(self, path: Path) -> None:
+        """Write what was kept, if anything was.
+
+        Raises:
+            ResultsError: it cannot be written.
+        """
+        if self._tracks:
+            write_trace(path, self._tracks)
 
 
 def write_trace(path: Path, tracks: Mapping[str, Sequence[Span]]) -> None:

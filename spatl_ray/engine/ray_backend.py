@@ -7,7 +7,7 @@ import sys
 import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -18,7 +18,15 @@ import ray
 from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
-from spatl_ray.engine.actors import AggregatorActor, ClientActor, Job, attempts_folder
+from spatl_ray.engine.actors import (
+    NOTHING,
+    AggregatorActor,
+    ClientActor,
+    Held,
+    Job,
+    attempts_folder,
+)
+from spatl_ray.engine.attempts import tries
 from spatl_ray.engine.backend import (
     Done,
     EvaluationPlan,
@@ -48,8 +56,11 @@ from spatl_ray.parameters import Arrays
 NOWHERE = -1
 """The home of a client whose state no worker has in memory."""
 
-RESTARTS = 4
-"""How often a ClientActor is started again: a client that takes processes along is found out before."""
+FOR_EVER = -1
+"""How often a ClientActor is started again: a client may take its process along in every round of a run."""
+
+RETRIES = 4
+"""How often a call of a ClientActor is made again whose process died of no client that is known."""
 
 START_SECONDS = 900.0
 """How long actors may take to come up."""
@@ -86,7 +97,7 @@ class RayBackend:
         self._full = needs_payloads(experiment)
         self._picks = experiment.asked_size > experiment.cohort_size
         self._cluster = RayCluster(experiment.engine)
-        self._held: list[Any] = []
+        self._held = NOTHING
         self._workers: list[Any] = []
         self._nodes: list[object] = []
         self._folders: list[str] = []
@@ -106,15 +117,18 @@ class RayBackend:
         client: Any = ClientActor.options(  # type: ignore[attr-defined]
             num_cpus=engine.num_cpus,
             num_gpus=engine.num_gpus,
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
+            max_restarts=FOR_EVER,
+            max_task_retries=RETRIES,
         )
         self._workers = [client.remote(index, paths) for index in range(count)]
         places = self._places() if engine.state_mirror else ()
         job = Job(self._experiment, self._data, self._states, self._token, places)
-        self._held, self._folders = [ray.put(job)], sorted({folder for _, folder in places})
+        self._held, self._folders = Held(ray.put(job)), sorted({folder for _, folder in places})
         facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)
+        if not engine.allow_mixed:  # Nobody who follows one that dies may give other bits.
+            kinds = frozenset(fact.fingerprint for fact in facts)
+            self._held = replace(self._held, fingerprints=kinds)
         self._nodes = self._cluster.nodes = [fact.hardware["node"] for fact in facts]
         mirrored = self._experiment.clients if engine.state_mirror else None
         held, get = self._held, self._cluster.get
@@ -164,10 +178,10 @@ class RayBackend:
         self._placed.forget_before(oldest)
 
     def _check_server(self, facts: list[Facts]) -> None:
-        """The aggregator's process must do the same arithmetic as the workers', too."""
+        """The aggregator's process must do the same arithmetic as the workers', if these do the same one."""
         server = self._cluster.get(self._aggregator.facts.remote())
         on_cpu = {f.fingerprint for f in facts if f.hardware["device"] == "cpu"}
-        if on_cpu - {server} and not self._experiment.engine.allow_mixed:
+        if len(on_cpu) == 1 and on_cpu != {server} and not self._experiment.engine.allow_mixed:
             raise EngineError(
                 "the aggregator must share the workers' CPU capability and software set, got "
                 f"{server} beside {'; '.join(sorted(on_cpu))}. engine.allow_mixed=true runs it anyway"
@@ -223,11 +237,16 @@ class RayBackend:
         for task in tasks:
             worker = self._workers[task.group]
             method = worker.train_payloads if self._full else worker.train
-            group, reported = method.options(num_returns=2).remote(self._held, task, broadcast)
+            train = method.options(num_returns=2, max_task_retries=self._retries(task))
+            group, reported = train.remote(self._held, task, broadcast)
             groups.append(group)
             waiting[reported] = (worker, task)
             self._homes[[member.client for member in task.members]] = task.group
         return _Begun(broadcast, tasks, groups, waiting, brought)
+
+    def _retries(self, task: GroupTask) -> int:
+        """How often a group is begun again: each of its clients may take processes along until it fails."""
+        return RETRIES + len(task.members) * (tries(self._experiment.engine) + 1)
 
     def _by_node(self, tasks: Sequence[GroupTask], groups: Sequence[Any]) -> list[Any]:
         """The groups' sums; with several nodes one a node: what crosses the network grows with nodes only."""
@@ -289,6 +308,8 @@ class RayBackend:
 
     def spans(self) -> Mapping[str, tuple[Span, ...]]:
         """What each actor did since the last call."""
+        if self._aggregator is None:  # while they are replaced
+            return {}
         pending = {
             f"client-actor-{index}": worker.spans.remote(self._held)
             for index, worker in enumerate(self._workers)
@@ -300,7 +321,7 @@ class RayBackend:
         """Stop the actors, and Ray if it was started here."""
         shutil.rmtree(attempts_folder(self._token), ignore_errors=True)  # of this node
         self._cluster.close([*self._workers, self._aggregator])
-        self._workers, self._aggregator, self._held, self._begun = [], None, [], None
+        self._workers, self._aggregator, self._held, self._begun = [], None, NOTHING, None
         self._homes.fill(NOWHERE)
 
     def _collect(self, waiting: list[Any], done: Done) -> list[ClientReport]:

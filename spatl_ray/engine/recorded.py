@@ -109,12 +109,14 @@ class BrokenOff:
         data_fingerprint: of the data that it used; None accepts others.
         checkpoint: to go on from; None begins again.
         faults: what is wrong with newer checkpoints.
+        fingerprint: of the workers that it began with; None accepts others.
     """
 
     run_id: str
     data_fingerprint: str | None
     checkpoint: Checkpoint | None
     faults: Sequence[str] = ()
+    fingerprint: str | None = None
 
     @property
     def first(self) -> int:

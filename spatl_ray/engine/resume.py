@@ -43,7 +43,8 @@ def resume(
         dataset: the same data in memory that `run` was given.
         callbacks: told about progress.
         backend: instead of the config's.
-        force: go on although software or data are others than before: the results are then of neither.
+        force: go on although software, CPU capability (or GPU) or data are others than before: the
+            results are then of neither.
         address: of the Ray cluster to go on with, instead of engine.address; `local` starts Ray here.
 
     Raises:
@@ -60,7 +61,8 @@ def resume(
         _refuse_other_software(experiment, row)
     checkpoint, faults = checkpoints_of(experiment).newest()
     fingerprint = None if force else row["data_fingerprint"]
-    broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults)
+    arithmetic = None if force else row["fingerprint"]
+    broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults, arithmetic)
     return carry_out(experiment, dataset, callbacks, backend, broken_off)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
@@ -23,14 +23,11 @@ from spatl_ray.engine.checks import fleet_of
 from spatl_ray.engine.clock import round_seconds
 from spatl_ray.engine.cohort import Asked, Cohorts
 from spatl_ray.engine.flops import training_flops
-from spatl_ray.engine.folders import (
-    model_file,
-    profile_file,
-    remove_leftovers,
-)
+from spatl_ray.engine.folders import model_file, profile_file, remove_leftovers
 from spatl_ray.engine.keeper import Keeper
 from spatl_ray.engine.messages import ClientReport, Evaluation, Facts, RoundOutcome
-from spatl_ray.engine.profile import Span, Spans, write_trace
+from spatl_ray.engine.prepare import refuse_mixed
+from spatl_ray.engine.profile import Profile
 from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.engine.server_file import save_server
@@ -88,6 +85,7 @@ class Rounds:
     round: int = 0
     losses: Counter[int] = field(default_factory=Counter)
     notes: list[rows.Row] = field(default_factory=list)
+    fingerprint: str = ""
 
     def __post_init__(self) -> None:
         self._samples = self.data.sizes("train")
@@ -97,21 +95,34 @@ class Rounds:
         attacked = self.experiment.attack is not None
         self._hostile = hostile_clients(self.experiment) if attacked else None
         self._keeper = Keeper(self.experiment, self.backend, self.writer.flush, self.checkpoints)
-        self.spans = Spans(self.experiment.engine.profile)
-        self.tracks: dict[str, list[Span]] = defaultdict(list)
+        self._profile = Profile(self.experiment.engine.profile)
+        self.spans = self._profile.spans
         # Now: a trace that is edited during the run must not give it another id.
         self._run_id, self._model = self.experiment.run_id, model_file(self.experiment)
 
     def begin(self, facts: Sequence[Facts], broken_off: BrokenOff | None) -> None:
-        """Go to the first round, of a new run or one that goes on; `facts` are of its workers."""
+        """Go to the first round, of a new run or one that goes on; `facts` are of its workers.
+
+        Raises:
+            StateError: clients' states are damaged or lost, of each checkpoint.
+        """
+        self.fingerprint = facts[0].fingerprint
         remove_leftovers(self.experiment)
-        if broken_off is None or broken_off.checkpoint is None:
+        checkpoint = None if broken_off is None else broken_off.checkpoint
+        if checkpoint is None:
             self._keeper.files.clear()
+        faults = self._go_back_to(checkpoint)
         if broken_off is not None:
             now = datetime.now(UTC)
-            self.notes += rows.resumed(broken_off.first, broken_off.faults, now)
+            self.notes += rows.resumed(self.round, [*broken_off.faults, *faults], now)
             self.notes += rows.shrunk(self.experiment.engine, facts, now)
-        self._go_to(None if broken_off is None else broken_off.checkpoint)
+
+    def _go_back_to(self, checkpoint: Checkpoint | None) -> list[str]:
+        """Go to a checkpoint, or an older one if need be; what is wrong with those that were passed over."""
+        if checkpoint is None:
+            self._go_to(None)
+            return []
+        return self._keeper.go_to(checkpoint, self._go_to)
 
     def _go_to(self, checkpoint: Checkpoint | None) -> None:
         """Take everything to where it was after a checkpoint's round, or before the first one."""
@@ -172,15 +183,15 @@ class Rounds:
             self._say_goodbye(status)
             if status == "finished":
                 self._keeper.tidy_up()
-            if self.experiment.engine.profile:
-                with suppress(SpatlError):  # of a backend that has failed
-                    self._take_spans()
-            if self.tracks:
-                write_trace(profile_file(self.experiment), self.tracks)
+            with suppress(SpatlError):  # of a backend that has failed
+                self._profile.take(self.backend.spans)
+            self._profile.write(profile_file(self.experiment))
 
     def _all_rounds(self) -> None:
         for callback in self.callbacks:
             callback.run_started(self.experiment, self._run_id)
+        if self.round:  # The writer knows of the newest checkpoint, and this may be an older one.
+            self.writer.rewind(self.round)
         self._take_notes()
         while not self._went_to_end():
             pass
@@ -220,17 +231,19 @@ class Rounds:
                 self._go_back(lost, round_)
                 return
             except LostError as another:
-                lost = another
+                lost = LostError(f"{lost}; then {another}")
 
     def _go_back(self, lost: LostError, round_: int) -> None:
         """Try once to recover from a loss in a round."""
-        checkpoint, faults = self._keeper.files.newest()
-        first, now = 0 if checkpoint is None else checkpoint.round + 1, datetime.now(UTC)
-        self.notes += rows.recovered(round_, first, str(lost), faults, now)
+        self._keeper.lost()
         self.backend.close()
         facts = self.backend.start(again=True)
-        self.writer.rewind(first)
-        self._go_to(checkpoint)
+        refuse_mixed(self.experiment, facts, self.fingerprint)
+        checkpoint, faults = self._keeper.files.newest()
+        faults += self._go_back_to(checkpoint)
+        self.writer.rewind(self.round)
+        now = datetime.now(UTC)
+        self.notes += rows.recovered(round_, self.round, str(lost), faults, now)
         self.notes += rows.shrunk(self.experiment.engine, facts, now)
         self._take_notes()
 
@@ -253,13 +266,8 @@ class Rounds:
         with self.spans.of(f"round {round_}"):
             self._whole_round(round_)
         # Workers that are at the next round answer after it.
-        if self.experiment.engine.profile and self.ahead is None:
-            self._take_spans()
-
-    def _take_spans(self) -> None:
-        """Keep what the processes did."""
-        for name, spans in ("driver", self.spans.take()), *self.backend.spans().items():
-            self.tracks[name].extend(spans)
+        if self.ahead is None:
+            self._profile.take(self.backend.spans)
 
     def _whole_round(self, round_: int) -> None:
         """From its cohort to its rows."""

@@ -88,7 +88,7 @@ def carry_out(
     backend = backend or make_backend(experiment, data, state_folder(experiment))
     try:
         facts = backend.start(again=broken_off is not None)
-        refuse_mixed(experiment, facts)
+        refuse_mixed(experiment, facts, None if broken_off is None else broken_off.fingerprint)
         run_row = rows.run_row(experiment, data, facts)
         writer.refuse_other_data(run_row)
         job = Rounds(

@@ -7,7 +7,7 @@ before it, so that a retried call gives the same bits.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -16,6 +16,7 @@ import torch
 from spatl_ray.aggregation.masked import Partial
 from spatl_ray.aggregation.verdict import Verdict
 from spatl_ray.algorithms.base import DELTA
+from spatl_ray.arrays import Integers
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
 from spatl_ray.engine.attacks import flips_labels
@@ -45,6 +46,7 @@ from spatl_ray.engine.population import Population
 from spatl_ray.engine.profile import Spans
 from spatl_ray.engine.receive import receive
 from spatl_ray.engine.sums import joined, merged
+from spatl_ray.errors import LostError
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.evaluate import Score
 from spatl_ray.training.local import Trainer
@@ -122,6 +124,20 @@ class Worker:
         """Records of clients' states, each of the round that is given."""
         return {client: self.store.record(client, last) for client, last in clients.items()}
 
+    def take_back(self, last: Integers, known: Collection[str]) -> list[int]:
+        """Take this node's states back to a checkpoint, unless it says that they are of no use.
+
+        Args:
+            last: the round of each client's state, -1 for the initial one, shape (clients,).
+            known: the nodes' folders that it names; older ones name none.
+
+        Returns:
+            Clients whose state is not here.
+        """
+        if known and self.store.folder.name not in known:
+            self.store.forget()
+        return self.store.take_back(last)
+
     def keep(self, records: Mapping[int, bytes], kept: Sequence[int]) -> None:
         """Hold records of another node; `kept` are the rounds of the checkpoints that can be restored."""
         with self.spans.of("keep states"):
@@ -180,15 +196,31 @@ class Worker:
     ) -> None:
         """Commit the states of a group of `train_payloads`, by the aggregator's verdicts.
 
-        A process that was restarted in between trains the group again: `train_payloads` is pure.
+        A process that was restarted in between trains those who count again: `train_payloads` is pure.
+        Who failed the first time has no verdict, whatever it would do now.
+
+        Raises:
+            LostError: a client whose update counts fails now.
         """
+        counted = [c for c in task.clients if c in verdicts and verdicts[c].counts]
+        failed: dict[int, str] = {}
         if (task.round, task.group) not in self._pending:
-            self.train_payloads(task, broadcast)
-        for client, outcome in self._pending.pop((task.round, task.group)).items():
-            if verdicts[client].counts:
-                update = verdicts[client].applied(self._decoded(outcome))
-                state = self._state(outcome, update)
-                self.store.write(client, task.round, state, outcome.member.last, task.kept)
+            _, reports = self.train_payloads(task.of(counted), broadcast)
+            failed = {report.client: report.reason for report in reports}
+        pending = self._pending.pop((task.round, task.group))
+        for client in counted:
+            if client not in pending:
+                raise LostError(
+                    f"client {client} counts in round {task.round}, and its state went with a process of "
+                    f"{self.name}; trained again, it failed: {failed.get(client, '')}"
+                )
+            self._commit(pending[client], verdicts[client], task)
+
+    def _commit(self, outcome: Outcome, verdict: Verdict, task: GroupTask) -> None:
+        """Write the state of a client whose update counts."""
+        state = self._state(outcome, verdict.applied(self._decoded(outcome)))
+        member = outcome.member
+        self.store.write(member.client, task.round, state, member.last, task.kept)
 
     def _late(self, outcome: Outcome, task: GroupTask) -> Verdict | None:
         """The verdict on an update after the round's deadline; None for one in time."""

@@ -4,8 +4,8 @@
     python tests/benchmarks/attacks.py 0 --algorithm spatl --model lenet
 
 runs FedAvg on 20 clients (5,000 samples, 0.8 of them for training, Dirichlet 0.5), all of them in each of 20
-rounds, 4 of them hostile, for each attack, rule and seed; or SPATL, keep 0.5, without predictors of one's own;
-or "selection", which is that without control variates. It writes RESULTS/attacks.parquet, a row a run, and
+rounds, 4 of them hostile, for each attack, rule and seed; or SPATL, keep 0.5, without own predictors; or
+"selection", which is that without control variates. It writes RESULTS/attacks.parquet, a row a run, and
 RESULTS/attacks.md, a table; what is there is not run again. Accuracies are of the global model, after the
 last round, on all 10,000 test images.
 """

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from threading import Thread
 from typing import Any
 
 import checked_loggers
@@ -87,3 +88,28 @@ def test_norm_sparsity_without_a_norm_is_found_before_any_work(tmp_path: Path) -
     text = faults(small(tmp_path, model={"name": "mlp"}, training=training))
     assert "training.norm_sparsity must be 0 for a model without" in text
     assert "training.loss" in text
+
+
+def test_a_limit_that_nothing_enforces_is_refused(tmp_path: Path) -> None:
+    """A serial run in a thread cannot stop a client; through Ray, and in the main thread, one can be."""
+    engine = {"backend": "serial", "client_timeout": 60.0}
+    found: list[str] = []
+
+    def in_thread(experiment: Experiment) -> str:
+        def go() -> None:
+            try:
+                prepare(experiment)
+            except ConfigError as error:
+                found.append(str(error))
+
+        thread = Thread(target=go)
+        thread.start()
+        thread.join()
+        return found.pop() if found else ""
+
+    serial = small(tmp_path, engine=engine)
+    assert in_thread(serial).startswith("engine.client_timeout must be null with backend serial")
+    assert in_thread(serial).endswith("got 60. Backend ray keeps it")
+    prepare(serial)
+    assert in_thread(small(tmp_path, engine={**engine, "backend": "ray"})) == ""
+    assert in_thread(small(tmp_path)) == ""

@@ -130,6 +130,20 @@ def test_clients_that_take_their_process_along_fail_alone(tmp_path: Path) -> Non
 @pytest.mark.ray
 @pytest.mark.usefixtures("ray_cluster")
 @pytest.mark.slow
+@pytest.mark.parametrize(("rule", "deaths"), [("skip", 2), ("retry", 3)])
+def test_two_that_die_in_one_worker_fail_alone(tmp_path: Path, rule: str, deaths: int) -> None:
+    """Each takes all its tries, and the first death is nobody's: the actor is started again for all."""
+    engine = {"workers": 1, "on_client_failure": rule}
+    run(troubled(tmp_path, {"2": "die", "3": "die"}, engine))
+    assert told(tmp_path).to_numpy().tolist() == [
+        [1, client, "client failed", f"ClientDiedError: its {deaths} processes died"]
+        for client in (2, 3)
+    ]
+
+
+@pytest.mark.ray
+@pytest.mark.usefixtures("ray_cluster")
+@pytest.mark.slow
 def test_a_death_may_abort_the_run(tmp_path: Path) -> None:
     engine = {**ON_RAY, "on_client_failure": "abort"}
     with pytest.raises(EngineError, match=r"client 2 failed in round 1, .*its 2 processes died"):

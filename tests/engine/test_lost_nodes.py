@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from broken_off import ROUNDS, Watch, broken_off, experiment_of, without_history
 from client_rounds import committed
 from identity import assert_identical, everything, holds, state_stores
@@ -149,4 +150,20 @@ def test_a_driver_without_its_node_ends_and_another_cluster_goes_on(
     found = told(tmp_path, "scaffold", fields, [1, 1])
     assert found["rounds"] == [3, 4, 5]
     assert [event["kind"] for event in found["events"]] == ["resumed"]
+    same_as_serial(tmp_path, experiment_of(tmp_path, "scaffold", **fields), "scaffold", **MLP)
+
+
+@pytest.mark.ray
+@pytest.mark.slow
+@pytest.mark.timeout(2 * SECONDS)
+@pytest.mark.skipif(
+    torch.backends.cpu.get_cpu_capability() == "DEFAULT", reason="has one kind of arithmetic only"
+)
+def test_a_node_of_another_kind_does_not_stand_in(tmp_path: Path) -> None:
+    """Its processes do other arithmetic: the run ends, and goes on where it began."""
+    fields = {"engine": {"backend": "ray", "workers": 2}, **MLP}
+    error = told(tmp_path, "scaffold", fields, [1, 1], {3: "kind"})["error"]
+    assert "workers must have the CPU capability (or GPU) and the software set that" in error
+    assert "DEFAULT, cpu" in error
+    assert told(tmp_path, "scaffold", fields, [1, 1])["rounds"] == [3, 4, 5]
     same_as_serial(tmp_path, experiment_of(tmp_path, "scaffold", **fields), "scaffold", **MLP)

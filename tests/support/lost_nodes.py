@@ -33,8 +33,9 @@ class Lose(Watch):
     Args:
         cluster: the Ray cluster; the driver is on its first node, the head.
         nodes: its nodes.
-        lost: what is lost in which round: a `node`, with its disk if that is its own; the `head`, where
-            Ray's own records are; the head's `store` alone, which is its raylet; or `all`, with the driver.
+        lost: what is lost in which round: a `node`, with its disk if that is its own; a node, of which
+            another `kind` takes the place; the `head`, where Ray's own records are; the head's `store` alone,
+            which is its raylet; or `all`, with the driver.
         disks: folder of the nodes' folders of states.
     """
 
@@ -48,7 +49,9 @@ class Lose(Watch):
         what = self._lost.pop(str(round_), None)
         if what is not None:
             print(LOST, what, flush=True)
-        if what == "node":
+        if what == "kind":
+            self._cluster.add_node(num_cpus=1, env_vars={"ATEN_CPU_CAPABILITY": "default"})
+        if what in ("node", "kind"):
             self._cluster.remove_node(self._nodes[1], allow_graceful=False)
             shutil.rmtree(self._disks / self._nodes[1].node_id, ignore_errors=True)
         elif what == "store":
@@ -67,14 +70,14 @@ def told(
     nodes: Sequence[int],
     lost: Mapping[int, str] | None = None,
 ) -> dict[str, Any]:
-    """Run or resume an experiment on a new cluster; returns its rounds and events.
+    """Run or resume an experiment on a new cluster; returns its rounds and events, or how it failed.
 
     Args:
         folder: of the results.
         name: of the algorithm.
         fields: of the experiment.
         nodes: CPUs of each node.
-        lost: see `Lose`; the process ends with all but a node, and nothing is returned then.
+        lost: see `Lose`; the process ends with all but a node.
     """
     given = {
         "folder": str(folder),
@@ -94,7 +97,7 @@ def told(
     assert lost is None or LOST in done.stdout, done.stderr[-4000:]
     if lost is not None and set(lost.values()) != {"node"}:
         assert done.returncode == (-signal.SIGKILL if "all" in lost.values() else 1), done.stderr
-        return {}
+        return {"error": done.stderr}
     assert done.returncode == 0, done.stderr[-4000:]
     return dict(json.loads(next(line for line in done.stdout.splitlines() if line[:1] == "{")))
 

@@ -31,7 +31,7 @@ def fill(pieces: int) -> None:
 
 
 class Troubled(FedAvg):
-    """FedAvg whose clients do what their option says in round 1, as often as `times` allows.
+    """FedAvg whose clients do what their option says in round 1, `times` times, but the first `after` ones.
 
     Each time leaves a file in the folder `log`: processes that die tell no other tale. `cgroup` is what
     those enter that `exhaust` its memory.
@@ -40,6 +40,7 @@ class Troubled(FedAvg):
     def __init__(self, options: Mapping[str, Any]) -> None:
         options = dict(options)
         self.log, self.times = Path(options.pop("log")), options.pop("times", 99)
+        self.after = options.pop("after", 0)
         self.cgroup = options.pop("cgroup", "")
         self.what = options
         super().__init__(config.FedAvg())
@@ -53,7 +54,7 @@ class Troubled(FedAvg):
     def _again(self, client: int) -> bool:
         before = len(list(self.log.glob(f"{client}-*")))
         (self.log / f"{client}-{before}").touch()
-        return before < self.times
+        return self.after <= before < self.after + self.times
 
     def fail(self) -> None:
         raise RuntimeError("the client broke")

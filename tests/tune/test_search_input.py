@@ -41,6 +41,7 @@ def refused(
             ["--scheduler", "asha-bytes", "algorithm=local_only"],
             "needs an algorithm that sends bytes",
         ),
+        (["engine={backend: serial, client_timeout: 5}"], "engine.client_timeout must be null"),
         (["--resume"], "--resume needs a search 'demo-fedavg', got none"),
         (["--scheduler", "pbt", "engine.backend=ray", "engine.state_mirror=true"], "state_mirror"),
     ],
