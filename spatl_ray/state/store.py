@@ -29,6 +29,7 @@ from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
 from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
+from spatl_ray.state.disk import write_all
 from spatl_ray.state.form import Form
 from spatl_ray.state.slots import older_slot, slot_beside, slot_of
 from spatl_ray.state.undo import UndoLog, is_needed
@@ -110,7 +111,7 @@ class StateStore:
             slot = slot_beside(rounds, round_, last, path, client)
             place = offset + slot * self._slot
             if is_needed(rounds[slot], last, kept):
-                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+                self._keep_old(descriptor, place, client, kept)
             self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
 
@@ -158,9 +159,18 @@ class StateStore:
             slot = older_slot(rounds, round_, path, client)
             place, other = offset + slot * self._slot, rounds[1 - slot]
             if other is not None and is_needed(rounds[slot], other, kept):
-                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+                self._keep_old(descriptor, place, client, kept)
             self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
+
+    def _keep_old(self, descriptor: int, place: int, client: int, kept: Sequence[int]) -> None:
+        """Keep a slot's record before it is overwritten.
+
+        A process that was killed while it wrote over one had kept it: what it left is no record.
+        """
+        record = os.pread(descriptor, self._slot, place)
+        if self._whole(record, client) is not None:
+            self.undo.append(client, record, kept)
 
     def restore(self, last: Integers) -> None:
         """Go back to a checkpoint: each client has the state of the round that is given, and none after it.
@@ -211,9 +221,9 @@ class StateStore:
         self.cache = Cache(self.cache.most)
         undone: dict[int, bytes] = {}
         for client, record in self.undo.entries():
-            path, _ = self._place(client)
-            if self._round(record[: _HEADER.size], path, client) == last[client]:
-                undone[client] = record
+            is_here = 0 <= client < len(last) and len(record) == self._slot
+            if is_here and self._whole(record, client) == last[client]:
+                undone.setdefault(client, record)
         for first in range(0, len(last), CLIENTS_A_SHARD):
             own = last[first : first + CLIENTS_A_SHARD]
             changes[first], lacking = self._shard_changes(first, own, undone)
@@ -245,9 +255,9 @@ class StateStore:
         self, descriptor: int, client: int, written: int, undone: bytes | None
     ) -> tuple[list[Change], bool]:
         """So that one slot holds the state of a round, and none a later or a damaged one; if it is here."""
-        path, offset = self._place(client)
+        _, offset = self._place(client)
         places = (offset, offset + self._slot)
-        rounds = [self._whole(descriptor, place, path, client) for place in places]
+        rounds = [self._found(descriptor, place, client) for place in places]
         kept = [found is not None and found <= written for found in rounds]
         changes = [
             (place, bytes(_HEADER.size))
@@ -260,14 +270,17 @@ class StateStore:
             changes.append((places[kept.index(False) if False in kept else 0], undone))
         return changes, undone is not None
 
-    def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
+    def _found(self, descriptor: int, place: int, client: int) -> int | None:
         """The round of a slot's record, None without one or if it is damaged."""
-        header = os.pread(descriptor, _HEADER.size, place)
-        if not any(header):
+        if not any(os.pread(descriptor, _HEADER.size, place)):
             return None
-        record = os.pread(descriptor, self._slot, place)
+        return self._whole(os.pread(descriptor, self._slot, place), client)
+
+    def _whole(self, record: bytes, client: int) -> int | None:
+        """The round of a record, None if it is damaged or none."""
+        path, _ = self._place(client)
         try:
-            found = self._round(header, path, client)
+            found = self._round(record[: _HEADER.size], path, client)
             _check_arrays(record, path, client)
         except StateError:
             return None
@@ -297,8 +310,8 @@ class StateStore:
         A write that breaks off leaves a slot that is older or damaged, and the state that this one follows
         is in the other one.
         """
-        _write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
-        _write_all(descriptor, record[: _HEADER.size], place)
+        write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
+        write_all(descriptor, record[: _HEADER.size], place)
 
     def _place(self, client: int) -> tuple[Path, int]:
         """A client's shard file and its offset in it."""
@@ -353,13 +366,6 @@ def _frozen(array: Array) -> Array:
     copy = array.copy()
     copy.setflags(write=False)
     return copy
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of the data: one call may write less, and only the next one says why."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
 
 
 def sync_states(folder: Path, clients: Integers) -> None:

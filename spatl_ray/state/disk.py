@@ -1,0 +1,26 @@
+"""Writes to the files of client states, with errors that name the place."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from spatl_ray.errors import StateError
+
+
+@contextmanager
+def reported(what: str, path: Path) -> Iterator[None]:
+    """Turn what the file system refuses into a StateError that names the path."""
+    try:
+        yield
+    except OSError as error:
+        raise StateError(f"cannot {what} {path}: {error.strerror or error}") from error
+
+
+def write_all(descriptor: int, data: bytes, offset: int) -> None:
+    """Write all of the data: one call may write less, and only the next one says why."""
+    while data:
+        written = os.pwrite(descriptor, data, offset)
+        data, offset = data[written:], offset + written
