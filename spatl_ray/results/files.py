@@ -89,15 +89,18 @@ def write(table: pa.Table, path: Path) -> None:
     _replace(path, table.schema, lambda writer: writer.write_table(table))
 
 
-def add(table: pa.Table, path: Path, keys: Sequence[str]) -> int:
-    """Write rows into the file `path`; of rows with equal keys, old or new, the last one stays.
+def add(table: pa.Table, path: Path, keys: Sequence[str], before: int) -> int:
+    """Write rows behind the first `before` ones of the file `path`, instead of what is there behind them.
+
+    Of rows with equal keys, old or new, the last one stays.
 
     Returns:
         How many rows it has then.
     """
     with reported("read", path):
-        if path.exists():
-            table = pa.concat_tables([pq.read_table(path, partitioning=None), table])
+        if before:
+            old = pq.read_table(path, partitioning=None).slice(0, before)
+            table = pa.concat_tables([old, table])
     table = _latest(table, keys) if keys else table
     write(table, path)
     return int(table.num_rows)

@@ -6,6 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -21,6 +22,22 @@ from spatl_ray.results.schema import KEYS, TABLES, file_schema
 
 _ROW_TABLES = tuple(table for table in TABLES if table != "runs")
 _OWN_COLUMNS = ("end", "status", "error")
+
+
+@dataclass
+class _Waiting:
+    """Rows of a table that are not on the disk yet.
+
+    Attributes:
+        first: their first round.
+        parts: the rows.
+        before: rows in their file that are not of these; None until they were first written. A signal may
+            end a flush when they are on the disk already: then the next one writes the same file again.
+    """
+
+    first: int
+    parts: list[pa.Table] = field(default_factory=list)
+    before: int | None = None
 
 
 class ResultsWriter:
@@ -56,8 +73,7 @@ class ResultsWriter:
         self._resume_at = resume_at
         self._flush_seconds = flush_seconds
         self._run: dict[str, object] | None = None
-        self._buffers: dict[str, list[pa.Table]] = {}
-        self._firsts: dict[str, int] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._last_round = 0
         self._last_event_round = 0
         self._flushed = time.monotonic()
@@ -107,8 +123,7 @@ class ResultsWriter:
             return
         columns = build(table, rows, self._run_id)
         first = self._enter(table, rows)
-        self._buffers.setdefault(table, []).append(columns)
-        self._firsts.setdefault(table, first)
+        self._waiting.setdefault(table, _Waiting(first)).parts.append(columns)
 
     def flush(self) -> None:
         """Write what waits; a table's rows go to the file of their first round.
@@ -117,11 +132,14 @@ class ResultsWriter:
             ResultsError: what was written before is gone, or nothing can be written.
         """
         self._inventory.check()
-        for table in list(self._buffers):
-            path = files.round_file(self._place(table), self._firsts[table])
-            rows = files.add(pa.concat_tables(self._buffers[table]), path, KEYS.get(table, ()))
+        for table, waiting in list(self._waiting.items()):
+            path = files.round_file(self._place(table), waiting.first)
+            if waiting.before is None:
+                waiting.before = files.count(path) if path.exists() else 0
+            new = pa.concat_tables(waiting.parts)
+            rows = files.add(new, path, KEYS.get(table, ()), waiting.before)
             self._inventory.wrote(table, path, rows)
-            del self._buffers[table], self._firsts[table]
+            del self._waiting[table]
         self._flushed = time.monotonic()
 
     def rows(self) -> dict[str, int]:
