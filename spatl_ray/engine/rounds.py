@@ -167,7 +167,8 @@ class Rounds:
             self.writer.finish(status, error)
         except SpatlError:
             status = "failed"
-            raise
+            if error is None:  # else that is raised, which came first
+                raise
         finally:
             self._say_goodbye(status)
             if status == "finished":

@@ -170,16 +170,22 @@ class ResultsWriter:
         if status == "running":
             raise ResultsError("status must be finished, interrupted or failed, got 'running'")
         build("runs", [row], self._run_id)
+        if status == "failed":  # Now: rows that wait may take the disk's last room.
+            self._say_failed(row, error)
         try:
             self._make_whole()
         except ResultsError as fault:
             said = f"{error}; {fault}" if error else f"ResultsError: {fault}"
-            with suppress(ResultsError):
-                if self._inventory.has("runs"):
-                    self._write_run({**row, "status": "failed", "error": said})
+            self._say_failed(row, said)
             raise
         self._write_run(row)
         self._run = None
+
+    def _say_failed(self, row: Mapping[str, object], error: str | None) -> None:
+        """Write that the run failed, if that can be written."""
+        with suppress(ResultsError):
+            if self._inventory.has("runs"):
+                self._write_run({**row, "status": "failed", "error": error})
 
     def _make_whole(self) -> None:
         """Flush, and make each table one file."""

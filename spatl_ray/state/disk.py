@@ -19,6 +19,24 @@ def reported(what: str, path: Path) -> Iterator[None]:
         raise StateError(f"cannot {what} {path}: {error.strerror or error}") from error
 
 
+@contextmanager
+def opened(path: Path, length: int) -> Iterator[int]:
+    """A file to read and write, made with this length if it is not there yet.
+
+    Raises:
+        StateError: it cannot be made, or what is done with it meanwhile is refused.
+    """
+    with reported("write", path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
+        try:
+            if not os.fstat(descriptor).st_size:
+                os.ftruncate(descriptor, length)
+            yield descriptor
+        finally:
+            os.close(descriptor)
+
+
 def write_all(descriptor: int, data: bytes, offset: int) -> None:
     """Write all of the data: one call may write less, and only the next one says why."""
     while data:

@@ -18,8 +18,7 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -29,7 +28,7 @@ from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array
 from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
-from spatl_ray.state.disk import write_all
+from spatl_ray.state.disk import opened, reported, write_all
 from spatl_ray.state.form import Form
 from spatl_ray.state.slots import older_slot, slot_beside, slot_of
 from spatl_ray.state.undo import UndoLog, is_needed
@@ -106,7 +105,7 @@ class StateStore:
             return
         record = self._pack(client, round_, state)
         path, offset = self._place(client)
-        with self._opened(path) as descriptor:
+        with opened(path, self._length) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
             slot = slot_beside(rounds, round_, last, path, client)
             place = offset + slot * self._slot
@@ -127,7 +126,7 @@ class StateStore:
         path, offset = self._place(client)
         if not path.exists():
             raise StateError(f"{path}: the file with the state of client {client} is missing")
-        with path.open("rb") as file:
+        with reported("read", path), path.open("rb") as file:
             rounds = self._rounds(file.fileno(), offset, path, client)
             slot = slot_of(rounds, written, path, client)
             record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
@@ -152,7 +151,7 @@ class StateStore:
         if round_ is None:
             raise StateError(f"a record of client {client} must have a header, got none")
         _check_arrays(record, path, client)
-        with self._opened(path) as descriptor:
+        with opened(path, self._length) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
             if round_ in rounds:
                 return
@@ -205,7 +204,7 @@ class StateStore:
         """Write records and blanks to the files of some first clients."""
         for first, own in changes.items():
             if own:
-                with self._opened(self._place(first)[0]) as descriptor:
+                with opened(self._place(first)[0], self._length) as descriptor:
                     for place, record in own:
                         self._put(descriptor, record, place)
 
@@ -240,7 +239,7 @@ class StateStore:
         if not path.exists() and (last < 0).all():
             return changes, missing
         # A file that is not there reads as one in which nothing was written.
-        with open(path if path.exists() else os.devnull, "rb") as file:
+        with reported("read", path), open(path if path.exists() else os.devnull, "rb") as file:
             self._check_length(file.fileno(), path, first)
             for client, written in enumerate(last.tolist(), start=first):
                 own, is_here = self._client_changes(
@@ -289,20 +288,9 @@ class StateStore:
     def forget(self) -> None:
         """Remove all states, as those of an earlier run of the same name."""
         self.cache = Cache(self.cache.most)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[int]:
-        """A shard's file, made if it is not there yet, of full length."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not os.fstat(descriptor).st_size:
-                os.ftruncate(descriptor, self._length)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        with reported("remove", self.folder):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
 
     def _put(self, descriptor: int, record: bytes, place: int) -> None:
         """Write a record, the header last.
@@ -379,7 +367,8 @@ def sync_states(folder: Path, clients: Integers) -> None:
     for shard in np.unique(clients // CLIENTS_A_SHARD).tolist():
         path = _shard_file(folder, shard)
         if path.exists():
-            sync(path)
+            with reported("write", path):
+                sync(path)
 
 
 def forget_undone(folder: Path, oldest: int) -> None:
