@@ -167,8 +167,7 @@ class Rounds:
             self.writer.finish(status, error)
         except SpatlError:
             status = "failed"
-            if error is None:  # else that is raised, which came first
-                raise
+            raise
         finally:
             self._say_goodbye(status)
             if status == "finished":

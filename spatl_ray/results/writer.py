@@ -164,7 +164,8 @@ class ResultsWriter:
 
         Raises:
             ResultsError: the run is not started, the status is none of the three, or tables are not
-                whole: the run's row then says that it failed, if that can be written.
+                whole: the run's row then says that it failed, if that can be written. Of a run that
+                failed already only rows that are lost are an error, not such as cannot be written.
         """
         row = {**self._check_running(), "end": datetime.now(UTC), "status": status, "error": error}
         if status == "running":
@@ -177,7 +178,10 @@ class ResultsWriter:
         except ResultsError as fault:
             said = f"{error}; {fault}" if error else f"ResultsError: {fault}"
             self._say_failed(row, said)
-            raise
+            # Else the caller has what came first; rows that are lost may be why.
+            if status != "failed" or not self._inventory.is_whole():
+                raise
+            return
         self._write_run(row)
         self._run = None
 
