@@ -10,14 +10,17 @@ from typing import Any
 from spatl_ray.callbacks import Callback
 from spatl_ray.data.datasets import Dataset
 from spatl_ray.engine.backend import Backend
+from spatl_ray.engine.checkpoint_mark import refuse_restart
 from spatl_ray.engine.environment import versions
 from spatl_ray.engine.keeper import checkpoints_of
+from spatl_ray.engine.lock import alone_with_run
 from spatl_ray.engine.recorded import BrokenOff, recorded
 from spatl_ray.engine.rounds import RunSummary
 from spatl_ray.engine.run import carry_out
 from spatl_ray.errors import ResultsError
 
 
+@alone_with_run
 def resume(
     folder: Path,
     run_id: str,
@@ -39,6 +42,7 @@ def resume(
         callbacks: told about progress.
         backend: instead of the config's.
         force: go on although software or data are others than before: the results are then of neither.
+            Begin again if the checkpoints are gone.
 
     Raises:
         SpatlError: there is no such run, it has finished, its config, software or data are others
@@ -50,6 +54,8 @@ def resume(
     if not force:
         _refuse_other_software(run_id, row)
     checkpoint, faults = checkpoints_of(experiment).newest()
+    if not force:
+        refuse_restart(experiment, checkpoint, faults)
     fingerprint = None if force else row["data_fingerprint"]
     broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults)
     return carry_out(experiment, dataset, callbacks, backend, broken_off)
