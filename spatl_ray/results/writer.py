@@ -12,7 +12,6 @@ from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
@@ -247,7 +246,7 @@ class ResultsWriter:
         if not path.exists():
             return
         try:
-            before = pq.read_table(path, columns=["data_fingerprint"], partitioning=None)
+            before = files.read(path, ["data_fingerprint"])
         except (OSError, pa.ArrowException):
             return  # A damaged run can only be replaced.
         (fingerprint,) = before["data_fingerprint"].to_pylist()
@@ -269,7 +268,7 @@ class ResultsWriter:
         path = files.round_file(self._place("runs"), 0)
         with files.reported("read", path):
             if path.exists():
-                row["start"] = pq.read_table(path, partitioning=None)["start"][0].as_py()
+                row["start"] = files.read(path)["start"][0].as_py()
 
     def _write_run(self, row: Mapping[str, object]) -> None:
         path = files.round_file(self._place("runs"), 0)
