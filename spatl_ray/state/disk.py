@@ -42,3 +42,18 @@ def write_all(descriptor: int, data: bytes, offset: int) -> None:
     while data:
         written = os.pwrite(descriptor, data, offset)
         data, offset = data[written:], offset + written
+
+
+def check_length(descriptor: int, length: int, path: Path, client: int) -> None:
+    """Refuse a file that lost its end, or never had it.
+
+    Raises:
+        StateError: it is such a file.
+    """
+    found = os.fstat(descriptor).st_size
+    # Another worker may have created the file and not yet given it its length.
+    if found not in (0, length):
+        raise StateError(
+            f"{path}: the file with client {client} must have {length} bytes, got {found}: it is truncated "
+            "or of another run"
+        )

@@ -25,13 +25,12 @@ import numpy as np
 
 from spatl_ray.arrays import Integers
 from spatl_ray.errors import StateError
-from spatl_ray.parameters import Array
 from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
-from spatl_ray.state.disk import opened, reported, write_all
-from spatl_ray.state.form import Form
+from spatl_ray.state.disk import check_length, opened, reported, write_all
+from spatl_ray.state.form import Form, frozen
 from spatl_ray.state.slots import older_slot, slot_beside, slot_of
-from spatl_ray.state.undo import UndoLog, is_needed
+from spatl_ray.state.undo import UndoLog, is_needed, undo_folder
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -58,12 +57,13 @@ class StateStore:
     ) -> None:
         self.folder = folder
         self.cache = Cache(cached)
-        self.initial = {name: _frozen(initial[name]) for name in sorted(initial)}
+        self.initial = {name: frozen(initial[name]) for name in sorted(initial)}
         self._form = Form(self.initial, values)
         self._schema = zlib.crc32(str(self._form).encode())
         self._slot = _HEADER.size + self._form.size
         self._length = 2 * self._slot * CLIENTS_A_SHARD
         self.undo = UndoLog(undo_folder(folder))
+        self._preserved: dict[int, int] = {}
 
     def read(self, client: int, written: int) -> ClientState:
         """The client's state as it was written in round `written`; the initial one for -1.
@@ -109,10 +109,42 @@ class StateStore:
             rounds = self._rounds(descriptor, offset, path, client)
             slot = slot_beside(rounds, round_, last, path, client)
             place = offset + slot * self._slot
-            if is_needed(rounds[slot], last, kept):
+            if is_needed(rounds[slot], last, kept) and rounds[slot] != self._preserved.get(client):
                 self._keep_old(descriptor, place, client, kept)
             self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
+
+    def preserve(self, last: Mapping[int, int], kept: Sequence[int]) -> None:
+        """Before clients train: have the disk hold what the newest checkpoint needs of what they overwrite.
+
+        If the machine stops, it may have new states without what was kept of old ones, unless that was
+        written through: here, once for all of them.
+
+        Args:
+            last: the clients, each with the round of the state that its next one follows.
+            kept: rounds of checkpoints that can be restored.
+        """
+        saved = [self._preserve(client, written, kept) for client, written in last.items()]
+        if True in saved:
+            self.undo.settle()
+
+    def _preserve(self, client: int, last: int, kept: Sequence[int]) -> bool:
+        """Whether something of one client had to be kept."""
+        path, offset = self._place(client)
+        if not self.initial or not kept or last < 0 or not path.exists():
+            return False
+        with opened(path, self._length) as descriptor:
+            try:
+                rounds = self._rounds(descriptor, offset, path, client)
+                slot = slot_beside(rounds, last + 1, last, path, client)
+            except StateError:  # who reads or writes it says so
+                return False
+            old = rounds[slot]
+            if not is_needed(old, last, [max(kept)]) or old in (None, self._preserved.get(client)):
+                return False
+            self._keep_old(descriptor, offset + slot * self._slot, client, kept)
+            self._preserved[client] = old
+        return True
 
     def record(self, client: int, written: int) -> bytes:
         """The client's record of round `written`, for the store of another node.
@@ -218,6 +250,7 @@ class StateStore:
         if not self.initial:
             return changes, missing
         self.cache = Cache(self.cache.most)
+        self._preserved.clear()
         undone: dict[int, bytes] = {}
         for client, record in self.undo.entries():
             is_here = 0 <= client < len(last) and len(record) == self._slot
@@ -240,7 +273,7 @@ class StateStore:
             return changes, missing
         # A file that is not there reads as one in which nothing was written.
         with reported("read", path), open(path if path.exists() else os.devnull, "rb") as file:
-            self._check_length(file.fileno(), path, first)
+            check_length(file.fileno(), self._length, path, first)
             for client, written in enumerate(last.tolist(), start=first):
                 own, is_here = self._client_changes(
                     file.fileno(), client, written, undone.get(client)
@@ -288,6 +321,7 @@ class StateStore:
     def forget(self) -> None:
         """Remove all states, as those of an earlier run of the same name."""
         self.cache = Cache(self.cache.most)
+        self._preserved.clear()
         with reported("remove", self.folder):
             if self.folder.exists():
                 shutil.rmtree(self.folder)
@@ -308,19 +342,9 @@ class StateStore:
 
     def _rounds(self, descriptor: int, offset: int, path: Path, client: int) -> list[int | None]:
         """The rounds of a client's two slots, None for one that was never written."""
-        self._check_length(descriptor, path, client)
+        check_length(descriptor, self._length, path, client)
         slots = (offset, offset + self._slot)
         return [self._round(os.pread(descriptor, _HEADER.size, s), path, client) for s in slots]
-
-    def _check_length(self, descriptor: int, path: Path, client: int) -> None:
-        """Refuse a file that lost its end."""
-        length = os.fstat(descriptor).st_size
-        # Another worker may have created the file and not yet given it its length.
-        if length not in (0, self._length):
-            raise StateError(
-                f"{path}: the file with client {client} must have {self._length} bytes, got "
-                f"{length}: it is truncated or of another run"
-            )
 
     def _round(self, header: bytes, path: Path, client: int) -> int | None:
         """The round of a slot's header, or None if it was never written."""
@@ -349,23 +373,18 @@ def _check_arrays(record: bytes, path: Path, client: int) -> None:
         raise StateError(f"{path}: the record of client {client} does not match its checksum")
 
 
-def _frozen(array: Array) -> Array:
-    """A read-only copy, so that no client can change what all clients start from."""
-    copy = array.copy()
-    copy.setflags(write=False)
-    return copy
-
-
 def sync_states(folder: Path, clients: Integers) -> None:
-    """Have the disk hold the states of some clients, whoever wrote them, and what was kept of older ones.
+    """Have the disk hold the states of some clients, what was kept of older ones, and the files' names.
 
     Args:
         folder: of the shard files.
         clients: which, shape (n,).
     """
     UndoLog(undo_folder(folder)).sync()
-    for shard in np.unique(clients // CLIENTS_A_SHARD).tolist():
-        path = _shard_file(folder, shard)
+    shards = [
+        _shard_file(folder, shard) for shard in np.unique(clients // CLIENTS_A_SHARD).tolist()
+    ]
+    for path in (*shards, folder, folder.parent):
         if path.exists():
             with reported("write", path):
                 sync(path)
@@ -374,11 +393,6 @@ def sync_states(folder: Path, clients: Integers) -> None:
 def forget_undone(folder: Path, oldest: int) -> None:
     """Remove what only checkpoints before round `oldest` need."""
     UndoLog(undo_folder(folder)).forget(oldest)
-
-
-def undo_folder(folder: Path) -> Path:
-    """Where overwritten records are kept."""
-    return folder / "undo"
 
 
 def _shard_file(folder: Path, shard: int) -> Path:

@@ -34,6 +34,11 @@ def is_needed(written: int | None, after: int, kept: Sequence[int]) -> bool:
     return written is not None and any(written <= round_ < after for round_ in kept)
 
 
+def undo_folder(folder: Path) -> Path:
+    """Where overwritten records are kept."""
+    return folder / "undo"
+
+
 class UndoLog:
     """The entries of one folder; each process appends to files of its own.
 
@@ -88,7 +93,15 @@ class UndoLog:
         return sorted(self.folder.glob("*-*.bin"))
 
     def sync(self) -> None:
-        """Have the disk hold all entries."""
-        for path in self.files():
-            with reported("write", path):
-                sync(path)
+        """Have the disk hold all entries, whoever appended them."""
+        self._sync("*-*.bin")
+
+    def settle(self) -> None:
+        """Have the disk hold the entries of this process."""
+        self._sync(f"*-{self._token}.bin")
+
+    def _sync(self, pattern: str) -> None:
+        for path in (*self.folder.glob(pattern), self.folder, self.folder.parent):
+            if path.exists():
+                with reported("write", path):
+                    sync(path)
