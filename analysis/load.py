@@ -55,6 +55,9 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
 Results = str | Path | Sequence[str | Path]
 
 _RUN_ID = ds.partitioning(pa.schema([("run_id", pa.string())]), flavor="hive")
+_CHECKED = ds.ParquetFileFormat(
+    default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
+)
 _ATTEMPTS = 5
 
 
@@ -157,7 +160,7 @@ def _read(
         except FileNotFoundError as error:
             if attempt == _ATTEMPTS - 1:
                 raise LoadError(f"cannot read {table}: {error}") from error
-        except (OSError, pa.ArrowException) as error:
+        except (OSError, UnicodeDecodeError, pa.ArrowException) as error:
             raise LoadError(
                 f"{run} cannot be read: {error}; copy it again, or move it out of the folder"
             ) from error
@@ -209,7 +212,7 @@ def _dataset(run: Path) -> ds.Dataset:
         )
     return ds.dataset(
         [str(path) for path in paths],
-        format="parquet",
+        format=_CHECKED,
         partitioning=_RUN_ID,
         partition_base_dir=str(run.parent),
     )

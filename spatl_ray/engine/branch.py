@@ -13,8 +13,6 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import IO, Any
 
-import pyarrow.parquet as pq
-
 from spatl_ray.config import Experiment
 from spatl_ray.engine.checkpoint import Checkpoint, Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder, state_folder
@@ -97,7 +95,7 @@ def _row(folder: Path, experiment: Experiment) -> dict[str, Any]:
     """The packed run's row of table `runs`, as that of the new one."""
     path = files.written(folder / "runs")[0]
     with files.reported("read", path):
-        row: dict[str, Any] = pq.read_table(path, partitioning=None).to_pylist()[0]
+        row: dict[str, Any] = files.read(path).to_pylist()[0]
     return row | {
         "name": experiment.name,
         "config": experiment.model_dump_json(),

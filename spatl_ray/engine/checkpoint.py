@@ -75,20 +75,22 @@ class Checkpoints:
     Args:
         place: a local folder, or a place that Arrow knows by its URI, such as `s3://bucket/path`.
         keep: how many stay.
+        mark: a file that is there from the first one on until all are removed, or None.
 
     Raises:
         StateError: Arrow does not know the place.
     """
 
-    def __init__(self, place: str, keep: int) -> None:
+    def __init__(self, place: str, keep: int, mark: Path | None = None) -> None:
         self._place = place
         self._keep = keep
-        self._remote = "://" in place
+        self._mark = mark
         with self._reported("be reached"):
-            if self._remote:
+            if "://" in place:
                 self._files, self._folder = fs.FileSystem.from_uri(place)
             else:
                 self._files, self._folder = fs.LocalFileSystem(), str(Path(place).absolute())
+        self._remote = not isinstance(self._files, fs.LocalFileSystem)  # also of file://
 
     def check(self) -> None:
         """Refuse a place where nothing can be saved; of a remote one, one that cannot be reached.
@@ -127,6 +129,8 @@ class Checkpoints:
                     stream.write(data)
             else:
                 write_whole(Path(path), data)
+            if self._mark is not None and not self._mark.exists():
+                write_whole(self._mark, b"")
         self._sweep()
         before = [round_ for round_ in self.rounds() if round_ <= checkpoint.round]
         for round_ in set(self.rounds()) - set(before[-self._keep :]):
@@ -164,6 +168,9 @@ class Checkpoints:
 
     def clear(self) -> None:
         """Remove all, and the folder if nothing else is in it."""
+        if self._mark is not None:  # First: without it, none are missed.
+            with self._reported("be removed"):
+                self._mark.unlink(missing_ok=True)
         for round_ in self.rounds():
             self.remove(round_)
         self._sweep()

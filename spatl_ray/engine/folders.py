@@ -9,16 +9,29 @@ from pathlib import Path
 from urllib.parse import urlsplit, urlunsplit
 
 from spatl_ray.config import Experiment
+from spatl_ray.engine.bookkeeping import origin_of
 
 
 def state_folder(experiment: Experiment) -> Path:
     """Where client states of a run lie."""
-    results, given = Path(experiment.results.folder).absolute(), experiment.engine.state_folder
-    name = f"run_id={experiment.run_id}"
+    given, name = experiment.engine.state_folder, f"run_id={experiment.run_id}"
     if given is None:
-        return results / "states" / name
-    # The same run may be in several results folders.
-    return Path(given).absolute() / f"{name}-{zlib.crc32(str(results).encode()):08x}"
+        return Path(experiment.results.folder).absolute() / "states" / name
+    return _elsewhere(experiment, given)
+
+
+def _elsewhere(experiment: Experiment, given: str) -> Path:
+    """A run's own folder below one that the config names, as it was when the run began."""
+    name, working = _name(experiment), Path(origin_of(experiment).working)
+    began, here = working / given / name, Path(given).absolute() / name
+    # A relative folder may have been moved together with the results.
+    return here if here.exists() and not began.exists() else began
+
+
+def _name(experiment: Experiment) -> str:
+    """Of a folder outside of the results: the same run may be in several results folders."""
+    results = origin_of(experiment).results
+    return f"run_id={experiment.run_id}-{zlib.crc32(results.encode()):08x}"
 
 
 def node_folders(seen: Mapping[str, Collection[str]]) -> dict[str, str]:
@@ -47,13 +60,14 @@ def model_file(experiment: Experiment) -> Path:
 
 def checkpoint_folder(experiment: Experiment) -> str:
     """Where checkpoints of a run lie: a folder, or an address that Arrow knows."""
-    given, name = experiment.checkpoints.folder, f"run_id={experiment.run_id}"
+    given = experiment.checkpoints.folder
     if given is None:
+        name = f"run_id={experiment.run_id}"
         return str(Path(experiment.results.folder).absolute() / "checkpoints" / name)
     if "://" not in given:
-        return str(Path(given).absolute() / name)
+        return str(_elsewhere(experiment, given))
     place = urlsplit(given)
-    return urlunsplit(place._replace(path=f"{place.path.rstrip('/')}/{name}"))
+    return urlunsplit(place._replace(path=f"{place.path.rstrip('/')}/{_name(experiment)}"))
 
 
 def profile_file(experiment: Experiment) -> Path:

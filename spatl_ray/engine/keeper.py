@@ -12,6 +12,7 @@ import numpy as np
 from spatl_ray.config import Experiment
 from spatl_ray.engine.backend import Backend
 from spatl_ray.engine.checkpoint import Checkpoint, Checkpoints
+from spatl_ray.engine.checkpoint_mark import mark_of
 from spatl_ray.engine.folders import checkpoint_folder
 from spatl_ray.engine.messages import ClientReport
 from spatl_ray.errors import SpatlError, StateError
@@ -24,7 +25,8 @@ def checkpoints_of(experiment: Experiment) -> Checkpoints:
     Raises:
         StateError: Arrow does not know the place.
     """
-    return Checkpoints(checkpoint_folder(experiment), experiment.checkpoints.keep)
+    place, keep = checkpoint_folder(experiment), experiment.checkpoints.keep
+    return Checkpoints(place, keep, mark_of(experiment))
 
 
 class Keeper:

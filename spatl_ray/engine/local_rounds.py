@@ -78,6 +78,7 @@ class LocalRounds:
 
         A client that fails is reported, not raised; a fault of the machine is raised.
         """
+        self.store.preserve({member.client: member.last for member in task.members}, task.kept)
         common = self.decode(broadcast.common, task.round)
         for batch in task.batches:
             alone = len(batch) == 1 or self.attempts.careful

@@ -10,8 +10,10 @@ from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset
 from spatl_ray.engine.backend import Backend
+from spatl_ray.engine.checkpoint_mark import refuse_restart
 from spatl_ray.engine.environment import software
 from spatl_ray.engine.keeper import checkpoints_of
+from spatl_ray.engine.lock import alone_with_run
 from spatl_ray.engine.recorded import BrokenOff, recorded
 from spatl_ray.engine.rounds import RunSummary
 from spatl_ray.engine.run import carry_out
@@ -22,6 +24,7 @@ LOCAL = "local"
 """The address of a Ray that is started on this machine."""
 
 
+@alone_with_run
 def resume(
     folder: Path,
     run_id: str,
@@ -44,7 +47,7 @@ def resume(
         callbacks: told about progress.
         backend: instead of the config's.
         force: go on although software, CPU capability (or GPU) or data are others than before: the
-            results are then of neither.
+            results are then of neither. Begin again if the checkpoints are gone.
         address: of the Ray cluster to go on with, instead of engine.address; `local` starts Ray here.
 
     Raises:
@@ -60,6 +63,8 @@ def resume(
     if not force:
         _refuse_other_software(experiment, row)
     checkpoint, faults = checkpoints_of(experiment).newest()
+    if not force:
+        refuse_restart(experiment, checkpoint, faults)
     fingerprint = None if force else row["data_fingerprint"]
     arithmetic = None if force else row["fingerprint"]
     broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults, arithmetic)

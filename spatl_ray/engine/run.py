@@ -10,11 +10,15 @@ import torch
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset
+from spatl_ray.data.federated import FederatedData
 from spatl_ray.data.memory import with_memory
 from spatl_ray.engine import rows
 from spatl_ray.engine.backend import Backend
+from spatl_ray.engine.blueprint import Blueprint
+from spatl_ray.engine.bookkeeping import note_origin
 from spatl_ray.engine.folders import state_folder
 from spatl_ray.engine.keeper import checkpoints_of
+from spatl_ray.engine.lock import alone
 from spatl_ray.engine.prepare import make_backend, prepare, refuse_mixed
 from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.rounds import Rounds, RunSummary
@@ -45,8 +49,8 @@ def run(
             in memory, for what `with_memory` gives).
 
     Raises:
-        SpatlError: before any work starts, if the experiment cannot run; later if no client of a
-            round could train, or Ray failed.
+        SpatlError: before any work starts, if the experiment cannot run or does so already; later if no
+            client of a round could train, or Ray failed.
     """
     return carry_out(experiment, dataset, callbacks, backend)
 
@@ -62,7 +66,7 @@ def carry_out(
 
     Args:
         experiment, dataset, callbacks, backend: as for `run`.
-        broken_off: what is known of the run, if it is to go on.
+        broken_off: what is known of the run, if it is to go on; the caller has it for itself.
     """
     _check_type(experiment)
     torch.set_num_threads(1)
@@ -73,6 +77,20 @@ def carry_out(
     data, blueprint = prepare(experiment, dataset)
     if broken_off is not None:
         broken_off.check(experiment, data)
+        return _carried_out(experiment, data, blueprint, listeners, backend, broken_off)
+    with alone(Path(experiment.results.folder), experiment.run_id):
+        return _carried_out(experiment, data, blueprint, listeners, backend, None)
+
+
+def _carried_out(
+    experiment: Experiment,
+    data: FederatedData,
+    blueprint: Blueprint,
+    listeners: Sequence[Callback],
+    backend: Backend | None,
+    broken_off: BrokenOff | None,
+) -> RunSummary:
+    """A run that no other process works on, once it is known what it is of."""
     writer = ResultsWriter(
         Path(experiment.results.folder).absolute(),
         experiment.run_id,
@@ -80,6 +98,8 @@ def carry_out(
         flush_seconds=experiment.results.flush_seconds,
         resume_at=None if broken_off is None else broken_off.first,
     )
+    if broken_off is None:
+        note_origin(experiment)
     checkpoints = checkpoints_of(experiment)
     if experiment.checkpoints.every:
         checkpoints.check()

@@ -23,6 +23,9 @@ def save_server(path: Path, arrays: Arrays, spaces: Mapping[str, Space]) -> None
         path: of the file; its folder is made.
         arrays: the server's.
         spaces: of the arrays that are model vectors, by array name.
+
+    Raises:
+        StateError: it cannot be written; nothing of it stays.
     """
     tensors = {}
     for name, array in arrays.items():
@@ -31,7 +34,10 @@ def save_server(path: Path, arrays: Arrays, spaces: Mapping[str, Space]) -> None
             tensors.update({f"{name}/{t}": np.ascontiguousarray(v) for t, v in views.items()})
         else:
             tensors[name] = np.ascontiguousarray(array)
-    write_whole(path, save(tensors))
+    try:
+        write_whole(path, save(tensors))
+    except OSError as error:
+        raise StateError(f"cannot write the model to {path}: {error.strerror or error}") from error
 
 
 def load_server(path: Path, like: Arrays, spaces: Mapping[str, Space]) -> Arrays:

@@ -62,7 +62,7 @@ def reported(what: str, path: Path) -> Iterator[None]:
     """Turn what the file system or Arrow refuses into a ResultsError that names the path."""
     try:
         yield
-    except (OSError, pa.ArrowException) as error:
+    except (OSError, ValueError, pa.ArrowException) as error:  # names that are no text, too
         raise ResultsError(f"cannot {what} {path}: {error}") from error
 
 
@@ -84,20 +84,38 @@ def check_writable(folder: Path) -> None:
         ) from error
 
 
+def read(path: Path, columns: Sequence[str] | None = None) -> pa.Table:
+    """A file's rows, which are compared with their checksums.
+
+    Args:
+        path: of the file.
+        columns: which ones, or all.
+    """
+    return pq.read_table(
+        path,
+        columns=None if columns is None else list(columns),
+        partitioning=None,
+        page_checksum_verification=True,
+    )
+
+
 def write(table: pa.Table, path: Path) -> None:
     """Write a table as the file `path`, replacing it if it is there."""
     _replace(path, table.schema, lambda writer: writer.write_table(table))
 
 
-def add(table: pa.Table, path: Path, keys: Sequence[str]) -> int:
-    """Write rows into the file `path`; of rows with equal keys, old or new, the last one stays.
+def add(table: pa.Table, path: Path, keys: Sequence[str], before: int) -> int:
+    """Write rows behind the first `before` ones of the file `path`, instead of what is there behind them.
+
+    Of rows with equal keys, old or new, the last one stays.
 
     Returns:
         How many rows it has then.
     """
     with reported("read", path):
-        if path.exists():
-            table = pa.concat_tables([pq.read_table(path, partitioning=None), table])
+        if before:
+            old = read(path).slice(0, before)
+            table = pa.concat_tables([old, table])
     table = _latest(table, keys) if keys else table
     write(table, path)
     return int(table.num_rows)
@@ -110,11 +128,14 @@ def count(path: Path) -> int:
 
 
 def count_before(run: Path, round_: int) -> int:
-    """The number of the run's rows before a round, and of those without one, also after a crash."""
+    """The number of the run's rows before a round, and of those without one, also after a crash.
+
+    All columns are read: what is damaged shows now, not when the run has ended.
+    """
     found: list[int] = []
     for path in list(run.glob(f".*{_COMPACTED}")) or written(run):
         with reported("read", path):
-            rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
+            rounds = read(path)["round"]
         found.append(pc.sum(_is_before(rounds, round_)).as_py() or 0)
     return sum(found)
 
@@ -131,12 +152,12 @@ def rewind(run: Path, round_: int) -> None:
 
 def _keep_before(path: Path, round_: int) -> None:
     """Leave a file's rows below `round_` and those without a round; no file, if there are none."""
-    rounds = pq.read_table(path, columns=["round"], partitioning=None)["round"]
+    rounds = read(path, ["round"])["round"]
     kept = _is_before(rounds, round_)
     if not pc.any(kept).as_py():
         path.unlink()
     elif not pc.all(kept).as_py():
-        write(pq.read_table(path, partitioning=None).filter(kept), path)
+        write(read(path).filter(kept), path)
 
 
 def _is_before(rounds: pa.ChunkedArray, round_: int) -> pa.ChunkedArray:
@@ -189,7 +210,7 @@ def _groups(paths: Sequence[Path]) -> Iterator[pa.Table]:
     """The files' rows in order, gathered to tables of about ROWS_A_GROUP rows."""
     gathered: list[pa.Table] = []
     for path in paths:
-        gathered.append(pq.read_table(path, partitioning=None))
+        gathered.append(read(path))
         if sum(table.num_rows for table in gathered) >= ROWS_A_GROUP:
             yield pa.concat_tables(gathered)
             gathered = []
@@ -212,7 +233,9 @@ def _replace(path: Path, schema: pa.Schema, fill: Callable[[pq.ParquetWriter], N
     with reported("write", path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
-            with pq.ParquetWriter(half, schema, compression="zstd") as writer:
+            with pq.ParquetWriter(
+                half, schema, compression="zstd", write_page_checksum=True
+            ) as writer:
                 fill(writer)
             sync(half)
             half.replace(path)

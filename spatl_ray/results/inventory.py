@@ -58,6 +58,14 @@ class Inventory:
             for path in sorted(own.keys() - there):
                 raise self._lost(f"no {self._uppermost(path)} any more")
 
+    def is_whole(self) -> bool:
+        """Whether everything is still there."""
+        try:
+            self.check()
+        except ResultsError:
+            return False
+        return True
+
     def has(self, table: str) -> bool:
         """Whether a table's files are still there."""
         return all(path.exists() for path in self._rows[table])

@@ -7,10 +7,9 @@ from typing import Any
 
 import pyarrow as pa
 import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
-from spatl_ray.results.files import reported, run_folder, written
+from spatl_ray.results.files import read, reported, run_folder, written
 from spatl_ray.results.schema import TABLES
 
 COUNTED = ("accepted", "clipped")
@@ -39,7 +38,7 @@ def read_run(folder: Path, run_id: str) -> dict[str, Any]:
         there = ", ".join(run_ids(folder)) or "none"
         raise ResultsError(f"RUN must be a run in {folder}, got {run_id!r}; there are: {there}")
     with reported("read", files[0]):
-        rows: list[dict[str, Any]] = pq.read_table(files[0], partitioning=None).to_pylist()
+        rows: list[dict[str, Any]] = read(files[0]).to_pylist()
     if not rows:
         raise ResultsError(
             f"{files[0]} must hold the row of run {run_id!r}, got none: it is damaged"
@@ -56,7 +55,7 @@ def read_rounds(folder: Path, run_id: str) -> list[dict[str, Any]]:
     rows: dict[int, dict[str, Any]] = {}
     for path in written(run_folder(folder, "rounds", run_id)):
         with reported("read", path):
-            found = pq.read_table(path, partitioning=None).to_pylist()
+            found = read(path).to_pylist()
         rows |= {row["round"]: row for row in found}
     return [rows[round_] for round_ in sorted(rows)]
 
@@ -69,7 +68,7 @@ def last_counted(folder: Path, run_id: str, client: int) -> int | None:
     """
     for path in reversed(written(run_folder(folder, "clients", run_id))):
         with reported("read", path):
-            table = pq.read_table(path, columns=["round", "client", "status"], partitioning=None)
+            table = read(path, ["round", "client", "status"])
         own = pc.and_(
             pc.equal(table["client"], client), pc.is_in(table["status"], pa.array(COUNTED))
         )

@@ -6,12 +6,12 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 
 from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
@@ -21,6 +21,22 @@ from spatl_ray.results.schema import KEYS, TABLES, file_schema
 
 _ROW_TABLES = tuple(table for table in TABLES if table != "runs")
 _OWN_COLUMNS = ("end", "status", "error")
+
+
+@dataclass
+class _Waiting:
+    """Rows of a table that are not on the disk yet.
+
+    Attributes:
+        first: their first round.
+        parts: the rows.
+        before: rows in their file that are not of these; None until they were first written. A signal may
+            end a flush when they are on the disk already: then the next one writes the same file again.
+    """
+
+    first: int
+    parts: list[pa.Table] = field(default_factory=list)
+    before: int | None = None
 
 
 class ResultsWriter:
@@ -56,8 +72,7 @@ class ResultsWriter:
         self._resume_at = resume_at
         self._flush_seconds = flush_seconds
         self._run: dict[str, object] | None = None
-        self._buffers: dict[str, list[pa.Table]] = {}
-        self._firsts: dict[str, int] = {}
+        self._waiting: dict[str, _Waiting] = {}
         self._last_round = 0
         self._last_event_round = 0
         self._flushed = time.monotonic()
@@ -107,8 +122,7 @@ class ResultsWriter:
             return
         columns = build(table, rows, self._run_id)
         first = self._enter(table, rows)
-        self._buffers.setdefault(table, []).append(columns)
-        self._firsts.setdefault(table, first)
+        self._waiting.setdefault(table, _Waiting(first)).parts.append(columns)
 
     def flush(self) -> None:
         """Write what waits; a table's rows go to the file of their first round.
@@ -117,11 +131,14 @@ class ResultsWriter:
             ResultsError: what was written before is gone, or nothing can be written.
         """
         self._inventory.check()
-        for table in list(self._buffers):
-            path = files.round_file(self._place(table), self._firsts[table])
-            rows = files.add(pa.concat_tables(self._buffers[table]), path, KEYS.get(table, ()))
+        for table, waiting in list(self._waiting.items()):
+            path = files.round_file(self._place(table), waiting.first)
+            if waiting.before is None:
+                waiting.before = files.count(path) if path.exists() else 0
+            new = pa.concat_tables(waiting.parts)
+            rows = files.add(new, path, KEYS.get(table, ()), waiting.before)
             self._inventory.wrote(table, path, rows)
-            del self._buffers[table], self._firsts[table]
+            del self._waiting[table]
         self._flushed = time.monotonic()
 
     def rows(self) -> dict[str, int]:
@@ -146,22 +163,32 @@ class ResultsWriter:
 
         Raises:
             ResultsError: the run is not started, the status is none of the three, or tables are not
-                whole: the run's row then says that it failed, if that can be written.
+                whole: the run's row then says that it failed, if that can be written. Of a run that
+                failed already only rows that are lost are an error, not such as cannot be written.
         """
         row = {**self._check_running(), "end": datetime.now(UTC), "status": status, "error": error}
         if status == "running":
             raise ResultsError("status must be finished, interrupted or failed, got 'running'")
         build("runs", [row], self._run_id)
+        if status == "failed":  # Now: rows that wait may take the disk's last room.
+            self._say_failed(row, error)
         try:
             self._make_whole()
         except ResultsError as fault:
             said = f"{error}; {fault}" if error else f"ResultsError: {fault}"
-            with suppress(ResultsError):
-                if self._inventory.has("runs"):
-                    self._write_run({**row, "status": "failed", "error": said})
-            raise
+            self._say_failed(row, said)
+            # Else the caller has what came first; rows that are lost may be why.
+            if status != "failed" or not self._inventory.is_whole():
+                raise
+            return
         self._write_run(row)
         self._run = None
+
+    def _say_failed(self, row: Mapping[str, object], error: str | None) -> None:
+        """Write that the run failed, if that can be written."""
+        with suppress(ResultsError):
+            if self._inventory.has("runs"):
+                self._write_run({**row, "status": "failed", "error": error})
 
     def _make_whole(self) -> None:
         """Flush, and make each table one file."""
@@ -220,7 +247,7 @@ class ResultsWriter:
         if not path.exists():
             return
         try:
-            before = pq.read_table(path, columns=["data_fingerprint"], partitioning=None)
+            before = files.read(path, ["data_fingerprint"])
         except (OSError, pa.ArrowException):
             return  # A damaged run can only be replaced.
         (fingerprint,) = before["data_fingerprint"].to_pylist()
@@ -242,7 +269,7 @@ class ResultsWriter:
         path = files.round_file(self._place("runs"), 0)
         with files.reported("read", path):
             if path.exists():
-                row["start"] = pq.read_table(path, partitioning=None)["start"][0].as_py()
+                row["start"] = files.read(path)["start"][0].as_py()
 
     def _write_run(self, row: Mapping[str, object]) -> None:
         path = files.round_file(self._place("runs"), 0)

@@ -79,3 +79,10 @@ class Form:
                 f"{name} of {whose} must fit wire.states {self._values}, got a value of {largest:g}"
             )
         return rounded
+
+
+def frozen(array: Array) -> Array:
+    """A read-only copy, so that no client can change what all clients start from."""
+    copy = array.copy()
+    copy.setflags(write=False)
+    return copy

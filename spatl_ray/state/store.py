@@ -18,20 +18,19 @@ import os
 import shutil
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from spatl_ray.arrays import Integers
 from spatl_ray.errors import StateError
-from spatl_ray.parameters import Array
 from spatl_ray.places import sync
 from spatl_ray.state.cache import Cache
-from spatl_ray.state.form import Form
+from spatl_ray.state.disk import check_length, opened, reported, write_all
+from spatl_ray.state.form import Form, frozen
 from spatl_ray.state.slots import older_slot, slot_beside, slot_of
-from spatl_ray.state.undo import UndoLog, is_needed
+from spatl_ray.state.undo import UndoLog, is_needed, undo_folder
 from spatl_ray.update import ClientState
 
 CLIENTS_A_SHARD = 1024
@@ -58,12 +57,13 @@ class StateStore:
     ) -> None:
         self.folder = folder
         self.cache = Cache(cached)
-        self.initial = {name: _frozen(initial[name]) for name in sorted(initial)}
+        self.initial = {name: frozen(initial[name]) for name in sorted(initial)}
         self._form = Form(self.initial, values)
         self._schema = zlib.crc32(str(self._form).encode())
         self._slot = _HEADER.size + self._form.size
         self._length = 2 * self._slot * CLIENTS_A_SHARD
         self.undo = UndoLog(undo_folder(folder))
+        self._preserved: dict[int, int] = {}
 
     def read(self, client: int, written: int) -> ClientState:
         """The client's state as it was written in round `written`; the initial one for -1.
@@ -105,14 +105,46 @@ class StateStore:
             return
         record = self._pack(client, round_, state)
         path, offset = self._place(client)
-        with self._opened(path) as descriptor:
+        with opened(path, self._length) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
             slot = slot_beside(rounds, round_, last, path, client)
             place = offset + slot * self._slot
-            if is_needed(rounds[slot], last, kept):
-                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+            if is_needed(rounds[slot], last, kept) and rounds[slot] != self._preserved.get(client):
+                self._keep_old(descriptor, place, client, kept)
             self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
+
+    def preserve(self, last: Mapping[int, int], kept: Sequence[int]) -> None:
+        """Before clients train: have the disk hold what the newest checkpoint needs of what they overwrite.
+
+        If the machine stops, it may have new states without what was kept of old ones, unless that was
+        written through: here, once for all of them.
+
+        Args:
+            last: the clients, each with the round of the state that its next one follows.
+            kept: rounds of checkpoints that can be restored.
+        """
+        saved = [self._preserve(client, written, kept) for client, written in last.items()]
+        if True in saved:
+            self.undo.settle()
+
+    def _preserve(self, client: int, last: int, kept: Sequence[int]) -> bool:
+        """Whether something of one client had to be kept."""
+        path, offset = self._place(client)
+        if not self.initial or not kept or last < 0 or not path.exists():
+            return False
+        with opened(path, self._length) as descriptor:
+            try:
+                rounds = self._rounds(descriptor, offset, path, client)
+                slot = slot_beside(rounds, last + 1, last, path, client)
+            except StateError:  # who reads or writes it says so
+                return False
+            old = rounds[slot]
+            if not is_needed(old, last, [max(kept)]) or old in (None, self._preserved.get(client)):
+                return False
+            self._keep_old(descriptor, offset + slot * self._slot, client, kept)
+            self._preserved[client] = old
+        return True
 
     def record(self, client: int, written: int) -> bytes:
         """The client's record of round `written`, for the store of another node.
@@ -126,7 +158,7 @@ class StateStore:
         path, offset = self._place(client)
         if not path.exists():
             raise StateError(f"{path}: the file with the state of client {client} is missing")
-        with path.open("rb") as file:
+        with reported("read", path), path.open("rb") as file:
             rounds = self._rounds(file.fileno(), offset, path, client)
             slot = slot_of(rounds, written, path, client)
             record = os.pread(file.fileno(), self._slot, offset + slot * self._slot)
@@ -151,16 +183,25 @@ class StateStore:
         if round_ is None:
             raise StateError(f"a record of client {client} must have a header, got none")
         _check_arrays(record, path, client)
-        with self._opened(path) as descriptor:
+        with opened(path, self._length) as descriptor:
             rounds = self._rounds(descriptor, offset, path, client)
             if round_ in rounds:
                 return
             slot = older_slot(rounds, round_, path, client)
             place, other = offset + slot * self._slot, rounds[1 - slot]
             if other is not None and is_needed(rounds[slot], other, kept):
-                self.undo.append(client, os.pread(descriptor, self._slot, place), kept)
+                self._keep_old(descriptor, place, client, kept)
             self._put(descriptor, record, place)
         self.cache.put(client, round_, record)
+
+    def _keep_old(self, descriptor: int, place: int, client: int, kept: Sequence[int]) -> None:
+        """Keep a slot's record before it is overwritten.
+
+        A process that was killed while it wrote over one had kept it: what it left is no record.
+        """
+        record = os.pread(descriptor, self._slot, place)
+        if self._whole(record, client) is not None:
+            self.undo.append(client, record, kept)
 
     def restore(self, last: Integers) -> None:
         """Go back to a checkpoint: each client has the state of the round that is given, and none after it.
@@ -195,7 +236,7 @@ class StateStore:
         """Write records and blanks to the files of some first clients."""
         for first, own in changes.items():
             if own:
-                with self._opened(self._place(first)[0]) as descriptor:
+                with opened(self._place(first)[0], self._length) as descriptor:
                     for place, record in own:
                         self._put(descriptor, record, place)
 
@@ -209,11 +250,12 @@ class StateStore:
         if not self.initial:
             return changes, missing
         self.cache = Cache(self.cache.most)
+        self._preserved.clear()
         undone: dict[int, bytes] = {}
         for client, record in self.undo.entries():
-            path, _ = self._place(client)
-            if self._round(record[: _HEADER.size], path, client) == last[client]:
-                undone[client] = record
+            is_here = 0 <= client < len(last) and len(record) == self._slot
+            if is_here and self._whole(record, client) == last[client]:
+                undone.setdefault(client, record)
         for first in range(0, len(last), CLIENTS_A_SHARD):
             own = last[first : first + CLIENTS_A_SHARD]
             changes[first], lacking = self._shard_changes(first, own, undone)
@@ -230,8 +272,8 @@ class StateStore:
         if not path.exists() and (last < 0).all():
             return changes, missing
         # A file that is not there reads as one in which nothing was written.
-        with open(path if path.exists() else os.devnull, "rb") as file:
-            self._check_length(file.fileno(), path, first)
+        with reported("read", path), open(path if path.exists() else os.devnull, "rb") as file:
+            check_length(file.fileno(), self._length, path, first)
             for client, written in enumerate(last.tolist(), start=first):
                 own, is_here = self._client_changes(
                     file.fileno(), client, written, undone.get(client)
@@ -245,9 +287,9 @@ class StateStore:
         self, descriptor: int, client: int, written: int, undone: bytes | None
     ) -> tuple[list[Change], bool]:
         """So that one slot holds the state of a round, and none a later or a damaged one; if it is here."""
-        path, offset = self._place(client)
+        _, offset = self._place(client)
         places = (offset, offset + self._slot)
-        rounds = [self._whole(descriptor, place, path, client) for place in places]
+        rounds = [self._found(descriptor, place, client) for place in places]
         kept = [found is not None and found <= written for found in rounds]
         changes = [
             (place, bytes(_HEADER.size))
@@ -260,14 +302,17 @@ class StateStore:
             changes.append((places[kept.index(False) if False in kept else 0], undone))
         return changes, undone is not None
 
-    def _whole(self, descriptor: int, place: int, path: Path, client: int) -> int | None:
+    def _found(self, descriptor: int, place: int, client: int) -> int | None:
         """The round of a slot's record, None without one or if it is damaged."""
-        header = os.pread(descriptor, _HEADER.size, place)
-        if not any(header):
+        if not any(os.pread(descriptor, _HEADER.size, place)):
             return None
-        record = os.pread(descriptor, self._slot, place)
+        return self._whole(os.pread(descriptor, self._slot, place), client)
+
+    def _whole(self, record: bytes, client: int) -> int | None:
+        """The round of a record, None if it is damaged or none."""
+        path, _ = self._place(client)
         try:
-            found = self._round(header, path, client)
+            found = self._round(record[: _HEADER.size], path, client)
             _check_arrays(record, path, client)
         except StateError:
             return None
@@ -276,20 +321,10 @@ class StateStore:
     def forget(self) -> None:
         """Remove all states, as those of an earlier run of the same name."""
         self.cache = Cache(self.cache.most)
-        if self.folder.exists():
-            shutil.rmtree(self.folder)
-
-    @contextmanager
-    def _opened(self, path: Path) -> Iterator[int]:
-        """A shard's file, made if it is not there yet, of full length."""
-        self.folder.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o644)
-        try:
-            if not os.fstat(descriptor).st_size:
-                os.ftruncate(descriptor, self._length)
-            yield descriptor
-        finally:
-            os.close(descriptor)
+        self._preserved.clear()
+        with reported("remove", self.folder):
+            if self.folder.exists():
+                shutil.rmtree(self.folder)
 
     def _put(self, descriptor: int, record: bytes, place: int) -> None:
         """Write a record, the header last.
@@ -297,8 +332,8 @@ class StateStore:
         A write that breaks off leaves a slot that is older or damaged, and the state that this one follows
         is in the other one.
         """
-        _write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
-        _write_all(descriptor, record[: _HEADER.size], place)
+        write_all(descriptor, record[_HEADER.size :], place + _HEADER.size)
+        write_all(descriptor, record[: _HEADER.size], place)
 
     def _place(self, client: int) -> tuple[Path, int]:
         """A client's shard file and its offset in it."""
@@ -307,19 +342,9 @@ class StateStore:
 
     def _rounds(self, descriptor: int, offset: int, path: Path, client: int) -> list[int | None]:
         """The rounds of a client's two slots, None for one that was never written."""
-        self._check_length(descriptor, path, client)
+        check_length(descriptor, self._length, path, client)
         slots = (offset, offset + self._slot)
         return [self._round(os.pread(descriptor, _HEADER.size, s), path, client) for s in slots]
-
-    def _check_length(self, descriptor: int, path: Path, client: int) -> None:
-        """Refuse a file that lost its end."""
-        length = os.fstat(descriptor).st_size
-        # Another worker may have created the file and not yet given it its length.
-        if length not in (0, self._length):
-            raise StateError(
-                f"{path}: the file with client {client} must have {self._length} bytes, got "
-                f"{length}: it is truncated or of another run"
-            )
 
     def _round(self, header: bytes, path: Path, client: int) -> int | None:
         """The round of a slot's header, or None if it was never written."""
@@ -348,42 +373,26 @@ def _check_arrays(record: bytes, path: Path, client: int) -> None:
         raise StateError(f"{path}: the record of client {client} does not match its checksum")
 
 
-def _frozen(array: Array) -> Array:
-    """A read-only copy, so that no client can change what all clients start from."""
-    copy = array.copy()
-    copy.setflags(write=False)
-    return copy
-
-
-def _write_all(descriptor: int, data: bytes, offset: int) -> None:
-    """Write all of the data: one call may write less, and only the next one says why."""
-    while data:
-        written = os.pwrite(descriptor, data, offset)
-        data, offset = data[written:], offset + written
-
-
 def sync_states(folder: Path, clients: Integers) -> None:
-    """Have the disk hold the states of some clients, whoever wrote them, and what was kept of older ones.
+    """Have the disk hold the states of some clients, what was kept of older ones, and the files' names.
 
     Args:
         folder: of the shard files.
         clients: which, shape (n,).
     """
     UndoLog(undo_folder(folder)).sync()
-    for shard in np.unique(clients // CLIENTS_A_SHARD).tolist():
-        path = _shard_file(folder, shard)
+    shards = [
+        _shard_file(folder, shard) for shard in np.unique(clients // CLIENTS_A_SHARD).tolist()
+    ]
+    for path in (*shards, folder, folder.parent):
         if path.exists():
-            sync(path)
+            with reported("write", path):
+                sync(path)
 
 
 def forget_undone(folder: Path, oldest: int) -> None:
     """Remove what only checkpoints before round `oldest` need."""
     UndoLog(undo_folder(folder)).forget(oldest)
-
-
-def undo_folder(folder: Path) -> Path:
-    """Where overwritten records are kept."""
-    return folder / "undo"
 
 
 def _shard_file(folder: Path, shard: int) -> Path:

@@ -17,6 +17,7 @@ from pathlib import Path
 from uuid import uuid4
 
 from spatl_ray.places import sync
+from spatl_ray.state.disk import reported, write_all
 
 _ENTRY = struct.Struct("<4sqI")
 _MAGIC = b"UNDO"
@@ -33,6 +34,11 @@ def is_needed(written: int | None, after: int, kept: Sequence[int]) -> bool:
     return written is not None and any(written <= round_ < after for round_ in kept)
 
 
+def undo_folder(folder: Path) -> Path:
+    """Where overwritten records are kept."""
+    return folder / "undo"
+
+
 class UndoLog:
     """The entries of one folder; each process appends to files of its own.
 
@@ -45,16 +51,28 @@ class UndoLog:
         self._token = uuid4().hex[:8]
 
     def append(self, client: int, record: bytes, kept: Sequence[int]) -> None:
-        """Keep a record, before its place is overwritten."""
-        self.folder.mkdir(parents=True, exist_ok=True)
+        """Keep a record, before its place is overwritten.
+
+        Raises:
+            StateError: it cannot be written; nothing of it stays.
+        """
         entry = _ENTRY.pack(_MAGIC, client, len(record)) + record
-        with (self.folder / f"{max(kept):06d}-{self._token}.bin").open("ab") as file:
-            file.write(entry)
+        path = self.folder / f"{max(kept):06d}-{self._token}.bin"
+        with reported("write", path):
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with path.open("ab", buffering=0) as file:
+                end = file.tell()
+                try:
+                    write_all(file.fileno(), entry, end)
+                except OSError:
+                    file.truncate(end)  # What came behind it would not be found.
+                    raise
 
     def entries(self) -> Iterator[tuple[int, bytes]]:
         """Client and record of every whole entry, in no order."""
         for path in self.files():
-            data = path.read_bytes()
+            with reported("read", path):
+                data = path.read_bytes()
             start = 0
             while start + _ENTRY.size <= len(data):
                 magic, client, length = _ENTRY.unpack_from(data, start)
@@ -67,13 +85,23 @@ class UndoLog:
         """Remove what only checkpoints before round `oldest` need."""
         for path in self.files():
             if int(path.name.partition("-")[0]) < oldest:
-                path.unlink(missing_ok=True)
+                with reported("remove", path):
+                    path.unlink(missing_ok=True)
 
     def files(self) -> list[Path]:
         """The files, of all processes."""
         return sorted(self.folder.glob("*-*.bin"))
 
     def sync(self) -> None:
-        """Have the disk hold all entries."""
-        for path in self.files():
-            sync(path)
+        """Have the disk hold all entries, whoever appended them."""
+        self._sync("*-*.bin")
+
+    def settle(self) -> None:
+        """Have the disk hold the entries of this process."""
+        self._sync(f"*-{self._token}.bin")
+
+    def _sync(self, pattern: str) -> None:
+        for path in (*self.folder.glob(pattern), self.folder, self.folder.parent):
+            if path.exists():
+                with reported("write", path):
+                    sync(path)

@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import zlib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -212,8 +213,8 @@ def test_a_run_goes_on_from_s3(tmp_path: Path, s3: str) -> None:
     files = Checkpoints(checkpoint_folder(experiment), 2)
     assert files.rounds() == [2, 3]
     assert not (tmp_path / "here" / "checkpoints").exists()
-    stored, folder = fs.FileSystem.from_uri(s3)
-    path = f"{folder}/run_id={experiment.run_id}/round-000003.ckpt"
+    stored, folder = fs.FileSystem.from_uri(checkpoint_folder(experiment))
+    path = f"{folder}/round-000003.ckpt"
     with stored.open_input_file(path) as file:
         content = file.read()
     with stored.open_output_stream(path) as file:
@@ -229,10 +230,10 @@ def test_a_run_goes_on_from_s3(tmp_path: Path, s3: str) -> None:
 
 
 def test_a_run_has_a_place_of_its_own_below_the_given_one(tmp_path: Path) -> None:
-    """What stands behind a question mark stays behind it."""
+    """The name tells runs of other results folders apart; what is behind a question mark stays there."""
     place = "s3://bucket/x/?endpoint_override=127.0.0.1:1"
     experiment = experiment_of(tmp_path, "fedavg", checkpoints={"folder": place})
-    name = f"run_id={experiment.run_id}"
+    name = f"run_id={experiment.run_id}-{zlib.crc32(str(tmp_path).encode()):08x}"
     assert checkpoint_folder(experiment) == f"s3://bucket/x/{name}?endpoint_override=127.0.0.1:1"
     local = experiment_of(tmp_path, "fedavg", checkpoints={"folder": str(tmp_path / "there")})
     assert checkpoint_folder(local) == str(tmp_path / "there" / name)

@@ -24,6 +24,7 @@ from broken_off import (
     without_history,
 )
 from identity import assert_identical, everything
+from stopping import listening
 
 from spatl_ray import resume, run
 from spatl_ray.callbacks import Callback
@@ -33,6 +34,7 @@ from spatl_ray.data.datasets import load_dataset
 from spatl_ray.engine.checkpoint import Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder, state_folder
 from spatl_ray.errors import ResultsError, StateError
+from spatl_ray.results import files
 
 pytestmark = pytest.mark.integration
 
@@ -233,3 +235,31 @@ def test_checkpoints_hold_no_code(tmp_path: Path) -> None:
     data = (Path(checkpoint_folder(experiment)) / "round-000002.ckpt").read_bytes()
     assert data[:12] == b"SPATLCKPT_01"
     assert b"pickle" not in data
+
+
+def test_events_of_a_run_stopped_while_they_are_written(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Ctrl-C as the disk has been given the events' file, once a round was written: each event once."""
+    fields = {"aggregation": {"clip_norm": 0.01}, "checkpoints": {"every": 1}}
+    quiet = experiment_of(tmp_path / "quiet", "fedavg", **fields)
+    run(quiet)
+    folder = tmp_path / "loud"
+    results = {"folder": str(folder), "flush_seconds": 0}
+    experiment = experiment_of(folder, "fedavg", **fields, results=results)
+    undisturbed, synced = files.sync, list[Path]()
+
+    def disturbed(path: Path) -> None:
+        undisturbed(path)
+        if path == folder / "events" / f"run_id={experiment.run_id}":
+            synced.append(path)
+            if len(synced) == 2:
+                os.kill(os.getpid(), signal.SIGINT)
+
+    with listening(), monkeypatch.context() as patch:
+        patch.setattr(files, "sync", disturbed)
+        assert run(experiment).status == "interrupted"
+    resume(folder, experiment.run_id)
+    found = without_history(everything(experiment))
+    assert len(found["events"]) == ROUNDS * 5
+    assert_identical(found, without_history(everything(quiet)))

@@ -24,8 +24,8 @@ def _rounds(run: Path) -> list[int | None]:
 
 def test_rows_added_to_a_file_replace_those_of_equal_keys(tmp_path: Path) -> None:
     path = files.round_file(tmp_path, 4)
-    files.add(_table([4, 5], value=1), path, ["round"])
-    files.add(_table([5, 6, 6], value=2), path, ["round"])
+    files.add(_table([4, 5], value=1), path, ["round"], 0)
+    files.add(_table([5, 6, 6], value=2), path, ["round"], 2)
     assert pq.read_table(path).to_pylist() == [
         {"round": 4, "value": 1},
         {"round": 5, "value": 2},
@@ -35,8 +35,8 @@ def test_rows_added_to_a_file_replace_those_of_equal_keys(tmp_path: Path) -> Non
 
 def test_rows_without_keys_all_stay(tmp_path: Path) -> None:
     path = files.round_file(tmp_path, 0)
-    files.add(_table([1, 1]), path, [])
-    files.add(_table([1]), path, [])
+    files.add(_table([1, 1]), path, [], 0)
+    files.add(_table([1]), path, [], 2)
     assert _rounds(tmp_path) == [1, 1, 1]
 
 

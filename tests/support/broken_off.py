@@ -8,6 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import pandas as pd
 import pytest
 from identity import small
 
@@ -56,9 +58,20 @@ class Watch(Callback):
         self.events.append(row)
 
 
+HISTORY = ("resumed", "recovered", "damaged checkpoint", "fewer workers", "no mirror")
+"""Events that tell that a run was broken off, or what it lost."""
+
+
 def without_history(found: dict[str, Any]) -> dict[str, Any]:
-    """All but events, which tell that the run was broken off."""
-    return {name: value for name, value in found.items() if not name.startswith("events.")}
+    """All but the events that tell that the run was broken off; the others each as one text."""
+    rest = {name: value for name, value in found.items() if not name.startswith("events.")}
+    columns = [found.get(f"events.{name}", []) for name in ("round", "client", "kind", "message")]
+    events = [
+        (*(None if pd.isna(number) else int(number) for number in numbers), kind, message)
+        for *numbers, kind, message in zip(*columns, strict=True)
+        if kind not in HISTORY
+    ]
+    return {**rest, "events": np.array([repr(event) for event in events], dtype=object)}
 
 
 def broken_off(experiment: Experiment, after: int) -> None:
