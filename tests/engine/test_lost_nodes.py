@@ -165,5 +165,6 @@ def test_a_node_of_another_kind_does_not_stand_in(tmp_path: Path) -> None:
     error = told(tmp_path, "scaffold", fields, [1, 1], {3: "kind"})["error"]
     assert "workers must have the CPU capability (or GPU) and the software set that" in error
     assert "DEFAULT, cpu" in error
-    assert told(tmp_path, "scaffold", fields, [1, 1])["rounds"] == [3, 4, 5]
+    # Round 3 may end while the other node comes up.
+    assert told(tmp_path, "scaffold", fields, [1, 1])["rounds"] in ([3, 4, 5], [4, 5])
     same_as_serial(tmp_path, experiment_of(tmp_path, "scaffold", **fields), "scaffold", **MLP)
