@@ -35,15 +35,23 @@ class Spread:
     n: int
 
     def __str__(self) -> str:
-        """Both with as many decimals as give the deviation two digits."""
+        """Both with as many decimals as give the deviation two digits, and the mean four at most."""
         if self.n == 0:
             return UNKNOWN
         if self.n == 1:
             return _number(self.mean)
         if self.std <= abs(self.mean) * _ROUNDING:
             return f"{_number(self.mean)} ± 0"
-        decimals = min(max(1 - math.floor(math.log10(self.std)), 0), _MOST_DECIMALS)
-        return f"{self.mean:.{decimals}f} ± {self.std:.{decimals}f}"
+        decimals = min(_decimals(self.std, 2), _MOST_DECIMALS)
+        if self.mean:
+            decimals = min(decimals, _decimals(abs(self.mean), 4))
+        tiny = self.std < 0.5 * 10.0**-decimals
+        return f"{self.mean:.{decimals}f} ± {f'{self.std:.1g}' if tiny else f'{self.std:.{decimals}f}'}"
+
+
+def _decimals(value: float, digits: int) -> int:
+    """How many decimals give a positive number so many digits."""
+    return max(digits - 1 - math.floor(math.log10(value)), 0)
 
 
 def spread(values: Sequence[float] | pd.Series) -> Spread:

@@ -73,7 +73,8 @@ def test_csv_has_mean_deviation_and_number_in_columns_of_their_own() -> None:
         ([100.0, 300.0], "200 ± 141"),
         ([181.25, 181.25], "181.2 ± 0"),
         ([0.1, 0.1 + 1e-12], "0.1 ± 0"),
-        ([0.9e-6, 1.1e-6], "0.000001 ± 0.000000"),
+        ([0.9e-6, 1.1e-6], "0.000001 ± 1e-07"),
+        ([0.516377, 0.516381], "0.5164 ± 3e-06"),
     ],
 )
 def test_a_deviation_has_two_digits_and_the_mean_as_many_decimals(
