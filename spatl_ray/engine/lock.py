@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -24,7 +25,8 @@ Start = TypeVar("Start", bound=Callable[..., Any])
 def alone(results: Path, run_id: str) -> Iterator[None]:
     """While entered, no other process works on the run; the kernel lets go when this one dies.
 
-    Where files cannot be locked, or not be made, nobody is kept out.
+    Where files cannot be locked, or not be made, nobody is kept out. Of a run that was refused before it had a
+    row, nothing stays.
 
     Args:
         results: the results folder.
@@ -33,12 +35,25 @@ def alone(results: Path, run_id: str) -> Iterator[None]:
     Raises:
         ResultsError: another process does.
     """
+    was_there = results.exists()
     descriptor = _locked(bookkeeping(results, run_id) / "lock", run_id)
     try:
         yield
     finally:
+        if not (results / "runs" / f"run_id={run_id}").exists():
+            _remove(results, run_id, was_there)
         if descriptor is not None:
             os.close(descriptor)
+
+
+def _remove(results: Path, run_id: str, was_there: bool) -> None:
+    """What is written beside the tables of a run without any."""
+    place = bookkeeping(results, run_id)
+    shutil.rmtree(place, ignore_errors=True)
+    with suppress(OSError):  # where there is more in them
+        place.parent.rmdir()
+        if not was_there:
+            results.rmdir()
 
 
 def alone_with_run(start: Start) -> Start:
@@ -75,6 +90,9 @@ def _locked(path: Path, run_id: str) -> int | None:
     except OSError:  # a file system without locks
         os.close(descriptor)
         return None
+    if not os.fstat(descriptor).st_nlink:  # its holder has just removed it
+        os.close(descriptor)
+        return _locked(path, run_id)
     with suppress(OSError):
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, f"process {os.getpid()} on {socket.gethostname()}".encode(), 0)
