@@ -25,8 +25,8 @@ Start = TypeVar("Start", bound=Callable[..., Any])
 def alone(results: Path, run_id: str) -> Iterator[None]:
     """While entered, no other process works on the run; the kernel lets go when this one dies.
 
-    Where files cannot be locked, or not be made, nobody is kept out. Of a run that was refused before it had a
-    row, nothing stays.
+    Where files cannot be locked, or not be made, nobody is kept out. Of a run that was refused before it had
+    a row, nothing stays.
 
     Args:
         results: the results folder.
