@@ -147,18 +147,6 @@ class Accumulation:
             values = np.divide(values, divisor, out=np.zeros_like(values), where=sent)
         return Total(values, None if whole > 0 else sent, cosine)
 
-    def around(self, central: Total) -> Total:
-        """The total if all who sent a position had sent the same there: what a robust rule takes.
-
-        Args:
-            central: that value for each position.
-        """
-        by, senders = self.accumulator.denominator, self._senders(float(self.whole.total()[0]))
-        share: Double | float = 1.0
-        if by != "senders":
-            share = senders if by is None else senders / self.cohort.total()
-        return Total(central.values * share, central.sent)
-
     def _cosine(self, values: Double) -> float | None:
         """How far the terms point the same way; rounding to the grid may not take it over 1."""
         length = float(self.lengths.total()[0])
@@ -231,7 +219,3 @@ class Partial:
     def totals(self) -> Mapping[str, Total]:
         """All accumulators, finished."""
         return {name: a.total() for name, a in self.accumulations.items()}
-
-    def around(self, central: Mapping[str, Total]) -> Mapping[str, Total]:
-        """The same where all clients are taken to have sent what a robust rule says."""
-        return {name: self.accumulations[name].around(total) for name, total in central.items()}

@@ -182,7 +182,7 @@ class Aggregator:
             partial.add(received.terms, weights)
             partial.note_length(DELTA, received.terms, weights)
         central = self._central([received for _, received in judged])
-        return {**partial.totals(), **partial.around(central)}, verdicts
+        return {**partial.totals(), **central}, verdicts
 
     def _nearest(
         self, judged: list[tuple[Weights, Received]], verdicts: dict[int, Verdict]
@@ -201,7 +201,10 @@ class Aggregator:
         return [judged[index] for index in chosen]
 
     def _central(self, received: Sequence[Received]) -> dict[str, Total]:
-        """What a coordinate-wise rule takes for the clients' values at each position; of sums as of means."""
+        """Totals that are no means: those of the coordinate-wise rules.
+
+        Plain sums stay sums: the server's control variate must stay the mean of the clients' own.
+        """
         options = self.blueprint.experiment.aggregation
         rule = BY_POSITION.get(options.rule)
         if not received or rule is None:
@@ -210,7 +213,7 @@ class Aggregator:
             each.name: rule(
                 each.space, [other.terms[each.name] for other in received], options.hostile
             )
-            for each in self.algorithm.accumulators()
+            for each in self._means()
         }
 
     def _means(self) -> list[Accumulator]:

@@ -163,10 +163,11 @@ def test_a_checkpoint_with_other_arrays_is_refused(
 ) -> None:
     experiment = experiment_of(tmp_path, "fedavg", model=MLP)
     broken_off(experiment, after=3)
-    files = Checkpoints(checkpoint_folder(experiment), 2)
+    files = Checkpoints(checkpoint_folder(experiment), 1)
     newest, _ = files.newest()
     assert newest is not None
     files.save(replace(newest, server=change(dict(newest.server))))
+    assert files.rounds() == [newest.round]  # no other one to go back to
     with pytest.raises(StateError, match=rf"the server must go on with {rule}"):
         resume(tmp_path, experiment.run_id)
 

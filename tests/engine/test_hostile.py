@@ -23,23 +23,16 @@ pytestmark = pytest.mark.integration
 
 RULES = ("median", "trimmed_mean", "krum", "multi_krum")
 
-BY_POSITION = ("median", "trimmed_mean")
-
 SIGN_FLIP = {"name": "sign_flip", "share": 0.34, "scale": 8.0}
 SCALED = {"name": "scaled", "share": 0.34, "scale": 100.0}
 
 
-def accuracy(
-    folder: Path,
-    rule: str,
-    attack: Mapping[str, Any] | None,
-    algorithm: str | Mapping[str, Any] = "fedavg",
-) -> float:
+def accuracy(folder: Path, rule: str, attack: Mapping[str, Any] | None) -> float:
     """Of the global model after some rounds in which two of six clients may be hostile."""
     fields = {"rounds": 25, "partition": "iid", "sample_ratio": 1.0, "attack": attack}
     fields["evaluation"] = {"every": 25}
     aggregation = {"rule": rule, "hostile": 0.34}
-    experiment = small_run(folder / rule, algorithm, aggregation=aggregation, **fields)
+    experiment = small_run(folder / rule, "fedavg", aggregation=aggregation, **fields)
     run(experiment)
     return float(table(folder / rule, "rounds")["global_test_accuracy"].iloc[-1])
 
@@ -73,17 +66,6 @@ def test_a_median_withstands_large_updates_that_a_mean_does_not(
     assert found["median"] > sound - 0.1, (found, sound)
 
 
-@pytest.mark.parametrize("variate", ["derived", "sent"])
-def test_the_servers_control_variate_is_protected_too(tmp_path: Path, variate: str) -> None:
-    """It is a sum: a median of changes times the weight of their senders."""
-    control = {"name": "scaffold", "control": {"variate": variate}}
-    found = {rule: accuracy(tmp_path, rule, SCALED, control) for rule in ("mean", *BY_POSITION)}
-    sound = accuracy(tmp_path / "sound", "mean", None, control)
-    for rule in BY_POSITION:
-        assert found[rule] > found["mean"] + 0.1, found
-        assert found[rule] > sound - 0.15, (found, sound)
-
-
 @pytest.mark.parametrize("rule", ["median", "trimmed_mean", "multi_krum"])
 def test_nobody_lies_where_few_others_send(tmp_path: Path, rule: str) -> None:
     """Two of ten clients multiply what they send by 10,000, where hardly anybody else sends anything."""
@@ -91,7 +73,7 @@ def test_nobody_lies_where_few_others_send(tmp_path: Path, rule: str) -> None:
     for name, attack in (("sound", None), ("attacked", {**SCALED, "share": 0.2, "scale": 1e4})):
         experiment = small_run(
             tmp_path / name,
-            {"name": "spatl", "keep": 0.2, "transfer": False},
+            {"name": "spatl", "keep": 0.2, "transfer": False, "control": None},
             model={"name": "cnn", "options": {"width": 8, "hidden": 8}},
             clients=10,
             aggregation={"rule": rule, "hostile": 0.2},
