@@ -84,6 +84,7 @@ def blind_node(ray_cluster: None, tmp_path: Path) -> Iterator[Path]:
 
 
 @pytest.mark.ray
+@pytest.mark.slow
 @pytest.mark.skipif(not can_mount(), reason="a folder cannot be hidden from a process here")
 def test_a_node_that_does_not_see_the_states_is_refused(tmp_path: Path, blind_node: Path) -> None:
     engine = {"workers": 6, "state_folder": str(blind_node)}
