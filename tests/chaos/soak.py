@@ -23,6 +23,7 @@ import numpy as np
 import pandas as pd
 from broken_off import experiment_of, has_begun, started_or_resumed, without_history
 from identity import assert_identical, everything
+from processes import parent
 
 from spatl_ray import run
 from spatl_ray.config import Experiment
@@ -49,11 +50,6 @@ class Ray:
 
     def close(self) -> None:
         self._cluster.shutdown()
-
-
-def parent(process: int) -> int:
-    """The process that started another one."""
-    return int(Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[1])
 
 
 def pids(whom: str) -> list[int]:

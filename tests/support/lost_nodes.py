@@ -12,10 +12,12 @@ import signal
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 from broken_off import Watch, experiment_of
+from processes import children
 
 from spatl_ray import resume, run
 from spatl_ray.config import Experiment
@@ -52,7 +54,7 @@ class Lose(Watch):
         if what == "kind":
             self._cluster.add_node(num_cpus=1, env_vars={"ATEN_CPU_CAPABILITY": "default"})
         if what in ("node", "kind"):
-            self._cluster.remove_node(self._nodes[1], allow_graceful=False)
+            self._lose(self._nodes[1])
             shutil.rmtree(self._disks / self._nodes[1].node_id, ignore_errors=True)
         elif what == "store":
             self._nodes[0].kill_raylet(check_alive=False)
@@ -61,6 +63,15 @@ class Lose(Watch):
                 node.kill_all_processes(check_alive=False, allow_graceful=False)
         if what == "all":
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _lose(self, node: Any) -> None:
+        """Kill a node with its workers, which else live until they notice that their raylet is gone."""
+        ((raylet,),) = (node.all_processes[kind] for kind in node.all_processes if kind == "raylet")
+        workers = children(raylet.process.pid)
+        self._cluster.remove_node(node, allow_graceful=False)
+        for worker in workers:
+            with suppress(ProcessLookupError):
+                os.kill(worker, signal.SIGKILL)
 
 
 def told(
