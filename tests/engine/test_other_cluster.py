@@ -15,6 +15,7 @@ import pyarrow.parquet as pq
 import pytest
 from broken_off import broken_off, experiment_of, without_history
 from identity import assert_identical, everything
+from own_modules import modules_in
 
 from spatl_ray import run
 
@@ -45,11 +46,8 @@ COMMAND = "import sys; del sys.path[0]; from spatl_ray.cli import main; sys.exit
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own_deal.py").write_text(OWN)
-    yield
-    sys.modules.pop("own_deal", None)
+    with modules_in(tmp_path, monkeypatch, own_deal=OWN):
+        yield
 
 
 def with_engine(folder: Path, **engine: object) -> None:

@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 from broken_off import broken_off
 from identity import small
+from own_modules import modules_in
 from safetensors import safe_open
 from safetensors.numpy import save_file
 
@@ -43,13 +44,8 @@ class Logger(Callback):
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own_fedavg.py").write_text(OWN)
-    (tmp_path / "own_logger.py").write_text(LOGGER)
-    yield
-    for name in ("own_fedavg", "own_logger"):
-        sys.modules.pop(name, None)
+    with modules_in(tmp_path, monkeypatch, own_fedavg=OWN, own_logger=LOGGER):
+        yield
 
 
 def of_own(folder: Path) -> Experiment:

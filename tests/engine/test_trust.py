@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from broken_off import broken_off, experiment_of
+from own_modules import modules_in
 
 from spatl_ray.cli import main
 from spatl_ray.config import Experiment
@@ -59,11 +59,8 @@ class Logger(Callback):
 
 @pytest.fixture(autouse=True)
 def _here(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.syspath_prepend(str(tmp_path))
-    (tmp_path / "own_digits.py").write_text(OWN)
-    yield
-    sys.modules.pop("own_digits", None)
+    with modules_in(tmp_path, monkeypatch, own_digits=OWN):
+        yield
 
 
 def tampered(folder: Path, **fields: Any) -> str:
