@@ -79,6 +79,19 @@ class Book:
             write_whole(path, study.to_json().encode())
         return lock
 
+    def asked(self, trials: int | None, default: int) -> int:
+        """How many trials the search is to have, noted for when it goes on.
+
+        Args:
+            trials: as asked for now, or None for as many as before.
+            default: of a search that never was told.
+        """
+        path = self.folder / "asked"
+        if trials is None:
+            trials = int(path.read_text(encoding="utf-8")) if path.exists() else default
+        write_whole(path, str(trials).encode())
+        return trials
+
     def entries(self) -> list[Entry]:
         """All trials that were begun, by number."""
         paths = sorted(

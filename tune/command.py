@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import os
 import sys
 from collections.abc import Callable
@@ -16,6 +17,18 @@ REFUSED, INTERRUPTED = 2, 130
 
 WIDTH = 160
 """Columns of what goes to a file or a pipe, which has no width of its own."""
+
+
+def positive(text: str) -> int:
+    """An option's number, at least 1.
+
+    Raises:
+        ArgumentTypeError: it is less.
+    """
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
+    return value
 
 
 def console() -> Console:

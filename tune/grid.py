@@ -94,6 +94,8 @@ def read_grid(source: str, overrides: Sequence[str] = ()) -> Grid:
                 raise ConfigError(list(faults))
     if faults:
         raise ConfigError(list(faults))
+    if not cells:
+        raise ConfigError(f"{source} must leave runs to do, got none with {', '.join(overrides)}")
     names = dict.fromkeys(name for cell in cells.values() for name in cell.values)
     return Grid(raw["name"], tuple(names), tuple(cells.values()))
 

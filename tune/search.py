@@ -25,13 +25,16 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
 from tune.book import FAILED, Book, Entry
-from tune.command import carried_out, console
+from tune.command import carried_out, console, positive
 from tune.objectives import FIGURES, check_objectives
 from tune.space import check_space, default_space, parse_space, read_text
 from tune.study import PBT, Study, as_trial, check_branches
 
 SEARCHES = ("tpe", "random", "grid")
 SCHEDULERS = ("none", "asha", "asha-bytes", "median", PBT)
+TRIALS = 20
+"""Of a search that is not told how many."""
+
 RUNGS = 9
 """The first rung of ASHA is at this part of its end, by default."""
 
@@ -60,7 +63,8 @@ def _searched(
     arguments: argparse.Namespace,
     console: Console,
 ) -> int:
-    trials = len(study.ranges.grid()) if study.search == "grid" else arguments.trials
+    asked = len(study.ranges.grid()) if study.search == "grid" else arguments.trials
+    trials = book.asked(asked, TRIALS)
     console.print(
         Text(f"search {study.sweep_id}: {trials} trials, results in {experiment.results.folder}")
     )
@@ -177,13 +181,6 @@ def _runs(study: Study, entries: Sequence[Entry]) -> tuple[Path, list[str]]:
     ]
 
 
-def _positive(text: str) -> int:
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python tune/search.py", description="Search an experiment's fields with Ray Tune."
@@ -209,14 +206,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--trials",
         metavar="N",
-        type=_positive,
-        default=20,
-        help="how many (20); a grid has its own number",
+        type=positive,
+        help=f"how many ({TRIALS}, or those of the search that goes on); a grid has its own number",
     )
     add(
         "--concurrent",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="at once; by default what the cluster holds",
     )
     add("--name", metavar="ID", help="of the search; by default EXPERIMENT-ALGORITHM")
@@ -224,13 +220,13 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--grace",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="rounds (asha-bytes: bytes) before a trial can be stopped; pbt: between two changes",
     )
     add(
         "--most",
         metavar="N",
-        type=_positive,
+        type=positive,
         help="rounds (asha-bytes: bytes) at which asha ends a trial",
     )
     add(

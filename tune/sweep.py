@@ -8,7 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
 if not __package__:
@@ -20,7 +20,7 @@ from rich.table import Table
 from rich.text import Text
 
 from spatl_ray.results.reader import read_run, run_ids
-from tune.command import carried_out, console
+from tune.command import carried_out, console, positive
 from tune.grid import Cell, Grid, described, read_grid
 
 NEW, FINISHED, FAILED, BROKEN_OFF = "new", "finished", "failed", "broken off"
@@ -48,7 +48,8 @@ def sweep(arguments: argparse.Namespace, console: Console) -> int:
         console.print(_plan(grid, before))
     if todo:
         _do(grid, todo, before, arguments, console)
-    return _list_failed(grid, console)
+    tried = () if arguments.dry_run else [_id(cell) for cell in todo]
+    return _list_failed(grid, tried, console)
 
 
 def statuses(cells: Sequence[Cell]) -> dict[str, str]:
@@ -179,17 +180,25 @@ def _plan(grid: Grid, before: Mapping[str, str]) -> Table:
     return table
 
 
-def _list_failed(grid: Grid, console: Console) -> int:
-    """The runs that have failed, with their errors; 1 if there is one."""
-    failed = [cell for cell in grid.cells if statuses([cell])[_id(cell)] == FAILED]
+def _list_failed(grid: Grid, tried: Collection[str], console: Console) -> int:
+    """The runs that have failed, with their errors; 1 if there is one.
+
+    Of those that were tried now, a process may have died without a word.
+    """
+    after = statuses(grid.cells)
+    failed = [cell for cell in grid.cells if after[_id(cell)] == FAILED]
+    lost = [name for name in tried if after[name] in (NEW, BROKEN_OFF)]
     for cell in failed:
         error = read_run(_folder(cell), _id(cell))["error"]
         console.print(Text(f"failed: {_id(cell)}: {error}"), soft_wrap=True)
+    for name in lost:
+        told = f"did not end: {name} is {after[name]}; the same command goes on with it"
+        console.print(Text(told), soft_wrap=True)
     if failed:
         console.print(
             Text(f"{len(failed)} failed; --retry-failed goes on with them"), soft_wrap=True
         )
-    return 1 if failed else 0
+    return 1 if failed or lost else 0
 
 
 def _id(cell: Cell) -> str:
@@ -218,7 +227,12 @@ def _parser() -> argparse.ArgumentParser:
     add("--dry-run", action="store_true", help="say what would be run and what it would cost")
     add("--no-estimate", action="store_true", help="do not measure what runs cost")
     add("--retry-failed", action="store_true", help="go on with failed runs, too")
-    add("--parallel", metavar="N", type=int, help="runs at once; by default what the cluster holds")
+    add(
+        "--parallel",
+        metavar="N",
+        type=positive,
+        help="runs at once; by default what the cluster holds",
+    )
     add("--address", metavar="A", help="of a running Ray cluster; by default Ray is started here")
     return parser
 

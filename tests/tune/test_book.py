@@ -49,3 +49,10 @@ def test_one_process_runs_a_search(tmp_path: Path) -> None:
     book = Book(tmp_path / "book")
     with book.open(study, resume=False), pytest.raises(ResultsError, match="by another process"):
         book.open(study, resume=True)
+
+
+def test_a_search_that_goes_on_has_as_many_trials_as_before(tmp_path: Path) -> None:
+    assert Book(tmp_path).asked(None, 20) == 20
+    assert Book(tmp_path).asked(24, 20) == 24
+    assert Book(tmp_path).asked(None, 20) == 24
+    assert Book(tmp_path).asked(30, 20) == 30

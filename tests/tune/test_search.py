@@ -140,7 +140,7 @@ def test_trials_start_client_actors_of_their_own(tmp_path: Path, ray_cluster: An
 
 @pytest.mark.slow
 def test_a_killed_search_goes_on_and_loses_nothing(tmp_path: Path) -> None:
-    command = [sys.executable, "tune/search.py", *arguments_of(tmp_path, "--trials", "8")]
+    command = [sys.executable, "tune/search.py", *arguments_of(tmp_path)]
     root = Path(__file__).parents[2]
     environment = {**os.environ, "PYTHONPATH": str(root)}
 
@@ -149,7 +149,7 @@ def test_a_killed_search_goes_on_and_loses_nothing(tmp_path: Path) -> None:
             [*command, *more], cwd=root, env=environment, start_new_session=True
         )
 
-    process = started()
+    process = started("--trials", "8")
     book = Book(tmp_path / "results" / "tune" / "mine")
     begun = time.monotonic()
     while sum(entry.status == "ended" for entry in book.entries()) < 3:

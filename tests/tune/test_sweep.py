@@ -11,7 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
+from rich.console import Console
 
 from spatl_ray import run
 from tune import sweep
@@ -71,6 +74,35 @@ def test_what_cannot_run_is_refused_before_anything_starts(
     assert sweep.main(arguments_of(tmp_path, *more)) == 2
     assert message in capsys.readouterr().err
     assert not (tmp_path / "results").exists()
+
+
+def test_a_run_whose_process_died_is_told(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    grid = read_grid(*arguments_of(tmp_path)[:1], overrides=arguments_of(tmp_path)[1:])
+    ended, died, failed, _ = (cell.experiment for cell in grid.cells)
+    run(ended)
+    for experiment, status in ((died, "running"), (failed, "failed")):
+        run(experiment)
+        (path,) = (tmp_path / "results" / "runs" / f"run_id={experiment.run_id}").glob("*.parquet")
+        frame = pq.read_table(path, partitioning=None)
+        place = frame.schema.get_field_index("status")
+        column = pa.array([status], frame.schema.field(place).type)
+        pq.write_table(frame.set_column(place, frame.schema.field(place), column), path)
+    console = Console()
+    assert sweep._list_failed(grid, [ended.run_id, died.run_id], console) == 1
+    told = capsys.readouterr().out
+    assert f"did not end: {died.run_id} is broken off" in told
+    assert f"failed: {failed.run_id}" in told
+    assert ended.run_id not in told
+
+
+def test_an_override_that_leaves_no_run_is_refused(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    text = GRID.replace("seed: [0, 1]", "clients, sample_ratio: [[10, 1.0], [30, 0.4]]")
+    assert sweep.main([*arguments_of(tmp_path, text=text), "clients=50", "--dry-run"]) == 2
+    assert "must leave runs to do, got none with" in capsys.readouterr().err
 
 
 @pytest.mark.ray
