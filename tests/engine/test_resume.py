@@ -7,7 +7,6 @@ import shutil
 import signal
 import time
 from collections.abc import Sequence
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +29,6 @@ from spatl_ray import resume, run
 from spatl_ray.callbacks import Callback
 from spatl_ray.cli import main
 from spatl_ray.config import Experiment
-from spatl_ray.data.datasets import load_dataset
 from spatl_ray.engine.checkpoint import Checkpoints
 from spatl_ray.engine.folders import checkpoint_folder, state_folder
 from spatl_ray.errors import ResultsError, StateError
@@ -160,23 +158,34 @@ def test_the_command_line_resumes(tmp_path: Path, capsys: pytest.CaptureFixture[
     assert "must not have finished" in capsys.readouterr().err
 
 
+def write_patients(path: Path, seed: int) -> None:
+    """A small Parquet data set; the config only names its file."""
+    rng = np.random.default_rng(seed)
+    label = rng.integers(0, 3, 300)
+    features = {f"x{i}": (label == i) + rng.normal(0, 0.1, 300) for i in range(4)}
+    pd.DataFrame({**features, "label": label}).to_parquet(path)
+
+
 def test_other_data_are_refused_unless_forced(tmp_path: Path) -> None:
     """The same config, whose data set is another one now."""
-    experiment = experiment_of(tmp_path, "scaffold")
+    source = tmp_path / "patients.parquet"
+    write_patients(source, 0)
+    data = {"name": "parquet", "root": str(source), "options": {"label": "label"}}
+    fields: dict[str, Any] = {"data": data, "model": {"name": "mlp", "options": {"hidden": [8]}}}
+    folder = tmp_path / "results"
+    experiment = experiment_of(folder, "scaffold", **fields)
     broken_off(experiment, after=2)
-    dataset = load_dataset(experiment.data, 0)
-    other = replace(dataset, train_x=dataset.train_x + np.float32(1))
-    with pytest.MonkeyPatch.context() as changed:
-        changed.setattr("spatl_ray.engine.prepare.load_dataset", lambda *given: other)
-        with pytest.raises(ResultsError, match=r"the data that it began with .* --force"):
-            resume(tmp_path, experiment.run_id)
-        again = {"folder": str(tmp_path), "overwrite": True}
-        with pytest.raises(ResultsError, match="is one of other data"):
-            run(experiment_of(tmp_path, "scaffold", results=again))
-        assert list(Path(checkpoint_folder(experiment)).iterdir())  # refused before it is touched
-        resume(tmp_path, experiment.run_id, force=True)
-    assert pd.read_parquet(tmp_path / "runs")["data_fingerprint"].tolist() != [dataset.fingerprint]
-    assert pd.read_parquet(tmp_path / "rounds")["round"].tolist() == list(range(ROUNDS))
+    before = pd.read_parquet(folder / "runs")["data_fingerprint"].tolist()
+    write_patients(source, 1)
+    with pytest.raises(ResultsError, match=r"the data that it began with .* --force"):
+        resume(folder, experiment.run_id)
+    again = {"folder": str(folder), "overwrite": True}
+    with pytest.raises(ResultsError, match="is one of other data"):
+        run(experiment_of(folder, "scaffold", **fields, results=again))
+    assert list(Path(checkpoint_folder(experiment)).iterdir())  # refused before it is touched
+    resume(folder, experiment.run_id, force=True)
+    assert pd.read_parquet(folder / "runs")["data_fingerprint"].tolist() != before
+    assert pd.read_parquet(folder / "rounds")["round"].tolist() == list(range(ROUNDS))
 
 
 def test_a_checkpoint_of_another_run_is_refused(tmp_path: Path) -> None:
