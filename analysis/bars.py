@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from analysis.curves import COLOURS, MOST_CURVES, Curve
 from analysis.formats import Spread
 from analysis.metrics import GOALS, PHASES
-from analysis.panels import by_setting, dress, grid_of, setting_title
+from analysis.panels import by_setting, dress, escaped, grid_of, setting_title
 
 MOST_BARS = 25
 """In a panel."""
@@ -88,7 +88,7 @@ def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> Non
 
 def _name_bars(axes: Axes, labels: Sequence[str]) -> None:
     """The first bar on top, and no room lost above and below."""
-    axes.set_yticks(range(len(labels)), labels, fontsize=8)
+    axes.set_yticks(range(len(labels)), map(escaped, labels), fontsize=8)
     axes.set_ylim(len(labels) - 0.4, -0.6)
 
 
@@ -97,18 +97,17 @@ def _is_all(reached: str) -> bool:
     return first == last
 
 
-def phases_figure(drawn: Sequence[Curve], rounds: pd.DataFrame) -> Figure:
+def phases_figure(drawn: Sequence[Curve]) -> Figure:
     """Seconds of this machine by phase: means over rounds and seeds, a bar a method.
 
     Args:
-        drawn: the methods.
-        rounds: rows of table rounds, with the columns of `PHASES` and seconds_total.
+        drawn: the methods; their rounds have the columns of `PHASES` and seconds_total.
     """
     settings = by_setting(drawn)
     heights = [_FRAME + _BAR * min(len(own), MOST_BARS) for own in settings.values()]
     figure, axes = grid_of(6.6, heights)
     for panel, (setting, own) in zip(axes, settings.items(), strict=True):
-        table = phases({c.label: rounds[rounds["run_id"].isin(c.run_ids)] for c in own})
+        table = phases({c.label: c.rounds for c in own})
         shown = table.sort_values("total").head(MOST_BARS)
         _draw_phases(panel, shown)
         more = len(table) - len(shown)

@@ -10,7 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.compute as pc
 
-from analysis.load import LoadError, Results, each_run, run_ids
+from analysis.load import LoadError, Results, each_run, holds, run_ids
 
 ACCURACY = "local_test_accuracy"
 """On a client's own test split."""
@@ -116,11 +116,14 @@ def final(
         Columns run_id, client and `column`; without rows where nobody was evaluated.
     """
     evaluated = rounds.dropna(subset=[known]).groupby("run_id")["round"].max()
-    there = set(run_ids(results, "clients")) & set(evaluated.index)
+    where = {
+        run_id: (pc.field("round") == int(evaluated[run_id])) & _known(column)
+        for run_id in run_ids(results, "clients")
+        if run_id in evaluated
+    }
     parts = [pd.DataFrame(columns=["run_id", "client", column])]
-    for run_id in sorted(there):
-        where = (pc.field("round") == int(evaluated[run_id])) & _known(column)
-        for _, rows in each_run(results, "clients", ["client", column], [run_id], where):
+    if where:
+        for run_id, rows in each_run(results, "clients", ["client", column], where, where):
             parts.append(rows.to_pandas().assign(run_id=run_id))
     return pd.concat([part for part in parts if len(part)] or parts[:1], ignore_index=True)
 
@@ -128,8 +131,8 @@ def final(
 def totals(results: Results, columns: Sequence[str]) -> pd.DataFrame:
     """Sums over all rounds and clients of a run: a row a run; NaN where a column is never known."""
     rows = []
-    for run_id in run_ids(results, "clients"):
-        for _, part in each_run(results, "clients", columns, [run_id]):
+    if holds(results, "clients"):
+        for run_id, part in each_run(results, "clients", columns):
             sums = {name: pc.sum(part[name], min_count=1).as_py() for name in columns}
             rows.append({"run_id": run_id, **sums})
     return pd.DataFrame(rows, columns=["run_id", *columns])

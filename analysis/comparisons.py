@@ -2,33 +2,41 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from itertools import permutations
 
 import numpy as np
 import pandas as pd
 
 from analysis import clients
+from analysis.clients import Doubles
 from analysis.formats import UNKNOWN, Spread, nothing, spread
 from analysis.load import LoadError, Results, load
-from analysis.methods import RUN_COLUMNS, SETTING, tagged
-from analysis.metrics import PHASES, own_split
-from analysis.summary import NOT_REACHED, common_target, load_rounds, summarise
+from analysis.methods import FINISHED, INCOMPLETE, RUN_COLUMNS, SETTING, by_seed, judged, tagged
+from analysis.metrics import FLOPS, PHASES, own_split
+from analysis.summary import NOT_REACHED, TO_TARGET, load_rounds, with_figures
 
 ALWAYS = ["dataset", "partition", "model"]
 """What of a setting every table shows; the rest is shown where it differs."""
 
 OWN_ACCURACY, GLOBAL_ACCURACY = "final_own_test_accuracy", "final_global_test_accuracy"
 
+MOST_PAIRED = 20
+"""Methods that are compared each with each; of more, only with baselines."""
 
-@dataclass(frozen=True)
+_NAMED = 5  # runs in a note
+_METHOD = [*SETTING, "label"]
+
+
+@dataclass(frozen=True, eq=False)
 class Compared:
     """What the tables are made of.
 
     Attributes:
         results: where everything else is read.
-        runs: a row a run, tagged, with its figures: see `summarise`. The target is each setting's own,
-            unless one was given.
+        runs: a row a run, tagged, with its figures: see `summary.with_figures`.
         rounds: rows of table rounds.
         own: the column of rounds with the own-split accuracy.
     """
@@ -41,7 +49,30 @@ class Compared:
     @property
     def finished(self) -> pd.DataFrame:
         """The runs that ended as they should: only these are in means."""
-        return self.runs[self.runs["status"] == "finished"]
+        return self.runs[self.runs["status"] == FINISHED]
+
+    def seeds(self, numbers: pd.DataFrame) -> pd.DataFrame:
+        """Numbers of the finished runs, a row a setting, method and seed.
+
+        Args:
+            numbers: with the run ids as index; not known where it lacks a run.
+        """
+        runs = self.finished[[*_METHOD, "seed", "run_id"]].set_index("run_id")
+        rows = pd.concat([runs, numbers.reindex(runs.index).astype(float)], axis=1)
+        return by_seed(rows.reset_index(), whose=_METHOD)
+
+    def figures(self, *names: str) -> pd.DataFrame:
+        """Some of the runs' figures, by run id."""
+        return self.runs.set_index("run_id")[list(names)]
+
+    @cached_property
+    def _pairable(self) -> pd.DataFrame:
+        numbers = self.figures(OWN_ACCURACY, GLOBAL_ACCURACY, "MB_to_target", "rounds_to_target")
+        return self.seeds(numbers.assign(MB=self.figures("MB_up", "MB_down").sum(axis=1)))
+
+    def paired(self, name: str) -> pd.DataFrame:
+        """A figure that methods are compared by: a row a setting and seed, a column a method."""
+        return self._pairable.pivot(index=[*SETTING, "seed"], columns="label", values=name)
 
 
 def compared(results: Results, target: float | None = None, metric: str | None = None) -> Compared:
@@ -51,49 +82,70 @@ def compared(results: Results, target: float | None = None, metric: str | None =
         results: a results folder, or several.
         target: the value of `metric` to reach, or None: in each setting the worst of its finished
             runs' best values.
-        metric: a column of rounds; None: the own-split accuracy.
+        metric: a column of rounds, one of `metrics.BETTER`; None: the own-split accuracy.
 
     Raises:
-        LoadError: the folder cannot be read, or has no rounds or no such number.
+        LoadError: the folder cannot be read, or has no rounds or no such metric.
     """
-    runs = tagged(load(results, "runs", RUN_COLUMNS))
     rounds = load_rounds(results, metric)
+    runs = tagged(judged(load(results, "runs", [*RUN_COLUMNS, "holdings"]), rounds))
     own = own_split(rounds)
-    parts = []
-    for _, alike in runs.groupby(SETTING, sort=True):
-        within = rounds[rounds["run_id"].isin(alike["run_id"])]
-        finished = within[within["run_id"].isin(alike.loc[alike["status"] == "finished", "run_id"])]
-        aim = common_target(finished, metric or own) if target is None else target
-        figures = summarise(alike, within, aim, metric, own)
-        new = [name for name in figures.columns if name not in alike.columns]
-        parts.append(alike.merge(figures[["run_id", *new]], on="run_id"))
-    return Compared(results, pd.concat(parts, ignore_index=True), rounds, own)
+    return Compared(results, with_figures(runs, rounds, target, metric or own, own), rounds, own)
+
+
+def notes(of: Compared, baselines: Sequence[str] = ()) -> list[str]:
+    """What a reader of the tables has to know: runs that are in no mean, pairs that are not compared."""
+    told = [note] if (note := lacking_rounds(of)) else []
+    methods, against = of.finished["label"].nunique(), len(opponents(of, baselines))
+    if not baselines and against < methods:
+        whom = "FedAvg only" if against else "none of them: name some with --baseline"
+        told.append(f"Savings and significance of {methods} methods are against {whom}.")
+    return told
+
+
+def lacking_rounds(of: Compared) -> str:
+    """Which runs finished and are not all there; "" if none."""
+    runs = of.runs[of.runs["status"] == INCOMPLETE]
+    names = [
+        f"{run['run_id']} ({run['rounds_done']:.0f} of {run['rounds']} rounds)"
+        for run in runs.head(_NAMED).to_dict("records")
+    ]
+    names += [f"{len(runs) - _NAMED} more"] if len(runs) > _NAMED else []
+    return (
+        f"Runs that finished and lack rounds are in no mean: {', '.join(names)}." if names else ""
+    )
 
 
 def accuracy(of: Compared) -> pd.DataFrame:
     """Final and best accuracies: mean and standard deviation over seeds."""
-    columns = [OWN_ACCURACY, GLOBAL_ACCURACY, "best_own_test_accuracy", "best_global_test_accuracy"]
-    return _a_row_a_method(of, lambda runs: {name: spread(runs[name]) for name in columns})
+    best = ("best_own_test_accuracy", "best_global_test_accuracy")
+    return _a_row_a_method(of, of.figures(OWN_ACCURACY, GLOBAL_ACCURACY, *best))
 
 
 def targets(of: Compared) -> pd.DataFrame:
-    """Rounds, bytes and simulated seconds to the target, over those seeds that reach it."""
-    columns = ["rounds_to_target", "MB_to_target", "simulated_seconds_to_target"]
-    columns = [name for name in columns if name in of.runs]
+    """Rounds, bytes and simulated seconds to the target, over those seeds that reach it.
 
-    def figures(runs: pd.DataFrame) -> dict[str, object]:
-        reached = runs[runs["rounds_to_target"] != NOT_REACHED]
-        target = runs["target"].iloc[0] if len(runs) else UNKNOWN
-        row: dict[str, object] = {"target": target, "reached": f"{len(reached)} of {len(runs)}"}
-        return row | {name: _to_target(reached[name], len(runs)) for name in columns}
+    A seed with several runs reaches it if they all do.
+    """
+    is_timed = bool(of.runs["simulated_seconds"].notna().any())
+    names = TO_TARGET if is_timed else TO_TARGET[:-1]
+    table = _a_row_a_method(of, of.figures(*names))
+    reached = [spread.n for spread in table["rounds_to_target"]]
+    for name in names:
+        cells = zip(table[name], reached, table["seeds"], strict=True)
+        table[name] = pd.Series([_to_target(*cell) for cell in cells], dtype=object)
+    place = list(table.columns).index("rounds_to_target")
+    goals = of.runs.groupby(_METHOD, sort=True)["target"].first().to_numpy()
+    table.insert(place, "target", goals)
+    counts = [f"{n} of {seeds}" for n, seeds in zip(reached, table["seeds"], strict=True)]
+    table.insert(place + 1, "reached", counts)
+    return table
 
-    return _a_row_a_method(of, figures)
 
-
-def _to_target(reached: pd.Series, seeds: int) -> Spread | str:
-    if not len(reached):
+def _to_target(value: Spread, reached: int, seeds: int) -> Spread | str:
+    if not reached:
         return NOT_REACHED if seeds else UNKNOWN
-    return spread(reached.astype(float))
+    return replace(value, missing=0)  # The column `reached` says it.
 
 
 def fairness(of: Compared) -> pd.DataFrame:
@@ -103,24 +155,15 @@ def fairness(of: Compared) -> pd.DataFrame:
     run, over its seeds; clients that never trained are among them where the panel has them.
     """
     values = clients.final(of.results, of.rounds, known=of.own).groupby("run_id")[clients.ACCURACY]
-    names = ["p10", "worst_client", "std_over_clients", "jain_index"]
     rows = {run_id: _fairness(own.to_numpy(np.float64)) for run_id, own in values}
-
-    def figures(runs: pd.DataFrame) -> dict[str, object]:
-        known = [rows[run_id] for run_id in runs["run_id"] if run_id in rows]
-        return {
-            "clients_evaluated": spread(
-                [len(values.get_group(r)) for r in runs["run_id"] if r in rows]
-            ),
-            **{name: spread([row[i] for row in known]) for i, name in enumerate(names)},
-        }
-
-    return _a_row_a_method(of, figures)
+    names = ["clients_evaluated", "p10", "worst_client", "std_over_clients", "jain_index"]
+    return _a_row_a_method(of, pd.DataFrame.from_dict(rows, orient="index", columns=names))
 
 
-def _fairness(values: clients.Doubles) -> tuple[float, ...]:
+def _fairness(values: Doubles) -> tuple[float, ...]:
     p10 = float(np.percentile(values, 10))
-    return p10, float(values.min()), float(values.std()), clients.jain(values)
+    spread = float(values.std())
+    return float(len(values)), p10, float(values.min()), spread, clients.jain(values)
 
 
 def cost(of: Compared) -> pd.DataFrame:
@@ -130,67 +173,73 @@ def cost(of: Compared) -> pd.DataFrame:
     `inference_flops_share` is what is kept for inference, of the dense network's, at the end;
     `simulated_s_a_round` is a round's latency on the clients' devices.
     """
-    columns = ["run_id", "round", "inference_flops_share_mean", "simulated_seconds", *PHASES]
-    rounds = load(of.results, "rounds", columns).sort_values("round").groupby("run_id")
+    rounds = of.rounds.sort_values("round").groupby("run_id")
     means = rounds[["simulated_seconds", *PHASES]].mean()
-    share = rounds["inference_flops_share_mean"].last()
+    numbers = of.figures("MB_up", "MB_down")
     flops = clients.totals(of.results, ["flops"]).set_index("run_id")["flops"].astype(float)
-
-    def figures(runs: pd.DataFrame) -> dict[str, object]:
-        ids = list(runs["run_id"])
-        row: dict[str, object] = {name: spread(runs[name]) for name in ("MB_up", "MB_down")}
-        row["TFLOP"] = spread(flops.reindex(ids) / 10**12)
-        row["inference_flops_share"] = spread(share.reindex(ids))
-        row["simulated_s_a_round"] = spread(means["simulated_seconds"].reindex(ids))
-        for phase in PHASES:
-            row[f"{phase.removeprefix('seconds_')}_s_a_round"] = spread(means[phase].reindex(ids))
-        return row | {"seconds": spread(runs["seconds"])}
-
-    return _without_unknown(_a_row_a_method(of, figures))
+    numbers["TFLOP"] = flops / 10**12
+    numbers["inference_flops_share"] = rounds[FLOPS].last()
+    numbers["simulated_s_a_round"] = means["simulated_seconds"]
+    for phase in PHASES:
+        numbers[f"{phase.removeprefix('seconds_')}_s_a_round"] = means[phase]
+    numbers["seconds"] = of.figures("seconds")
+    return _without_unknown(_a_row_a_method(of, numbers))
 
 
 def savings(of: Compared, baselines: Sequence[str] = ()) -> pd.DataFrame:
     """What each method saves against each baseline in its setting, paired by seed.
 
-    A saving is 1 - own / baseline's: 0.5 is half of it, a negative one costs more. The gain in accuracy
-    is the difference of the final own-split accuracies.
+    A saving is 1 - own / baseline's: 0.5 is half of it, a negative one costs more. Those to the target
+    are over the seeds in which both reach it, and say in how many of how many. The gain in accuracy is
+    the difference of the final own-split accuracies.
 
     Args:
         of: the runs.
-        baselines: algorithms or labels that are compared with, or none for every other method.
+        baselines: algorithms or labels that are compared with, or none: see `opponents`.
 
     Raises:
         LoadError: a baseline that no run is of.
     """
-    runs = of.finished
-    known = set(of.runs["algorithm"]) | set(of.runs["label"])
+    against = opponents(of, baselines)
+    wide = {name: of.paired(name) for name in (*_SAVINGS.values(), OWN_ACCURACY)}
+    rows = []
+    for key, within in wide["MB"].groupby(level=SETTING, sort=True):
+        setting = dict(zip(SETTING, key, strict=True))
+        here = {name: table.loc[within.index] for name, table in wide.items()}
+        for own, base in permutations(within.dropna(axis="columns", how="all").columns, 2):
+            if base in against:
+                saved = _saved(_column(here, own), _column(here, base))
+                rows.append({**setting, "method": own, "against": base, **saved})
+    return (
+        _trimmed(pd.DataFrame(rows), of.runs) if rows else nothing("a baseline and another method")
+    )
+
+
+def opponents(of: Compared, baselines: Sequence[str] = ()) -> set[str]:
+    """The methods that others are compared with.
+
+    Those of the baselines; without any, all methods, or FedAvg's if there are over `MOST_PAIRED`: the
+    pairs of a search's 200 trials are 39,800. FedAvg's are left out if they are as many.
+
+    Args:
+        of: the runs.
+        baselines: algorithms or labels.
+
+    Raises:
+        LoadError: a baseline that no run is of.
+    """
+    known = {*of.runs["algorithm"], *of.runs["label"]}
     if unknown := [name for name in baselines if name not in known]:
         raise LoadError(
             f"baseline must be an algorithm or method of these runs, got {unknown[0]!r}; there are: "
             f"{', '.join(sorted(known))}"
         )
-    rows = []
-    for key, within in runs.groupby(SETTING, sort=True):
-        groups = dict(list(within.groupby("label", sort=True)))
-        for label, own in groups.items():
-            for against, base in groups.items():
-                names = {against, base["algorithm"].iloc[0]}
-                if against != label and (not baselines or names & set(baselines)):
-                    shown = dict(zip(SETTING, key, strict=True))
-                    rows.append({**shown, "method": label, "against": against, **_saved(own, base)})
-    return _trimmed(pd.DataFrame(rows), of.runs) if rows else nothing("a second method to compare")
-
-
-def _saved(own: pd.DataFrame, base: pd.DataFrame) -> dict[str, object]:
-    """The savings of one method against one baseline."""
-    pairs = _by_seed(own).join(_by_seed(base).add_suffix("_base"), how="inner")
-    if not len(pairs):
-        return {"seeds": 0} | dict.fromkeys(_SAVINGS, "no common seed")
-    row: dict[str, object] = {"seeds": len(pairs)}
-    for name, column in _SAVINGS.items():
-        row[name] = _saving(pairs[column], pairs[f"{column}_base"])
-    gain = pairs[OWN_ACCURACY] - pairs[f"{OWN_ACCURACY}_base"]
-    return row | {"own_accuracy_gain": spread(gain)}
+    runs = of.finished
+    labels = set(runs["label"])
+    if baselines:
+        return set(runs.loc[runs[["algorithm", "label"]].isin(baselines).any(axis=1), "label"])
+    fedavg = set(runs.loc[runs["algorithm"] == "fedavg", "label"])
+    return next((some for some in (labels, fedavg) if len(some) <= MOST_PAIRED), set())
 
 
 _SAVINGS = {
@@ -200,52 +249,71 @@ _SAVINGS = {
 }
 
 
-def _by_seed(runs: pd.DataFrame) -> pd.DataFrame:
-    """The figures that are compared; of several runs of a seed, the first."""
-    numbers = runs.assign(MB=runs["MB_up"] + runs["MB_down"])
-    return numbers.drop_duplicates("seed").set_index("seed")[[*_SAVINGS.values(), OWN_ACCURACY]]
+def _column(wide: Mapping[str, pd.DataFrame], label: str) -> dict[str, Doubles]:
+    """What one method is compared by, by seed; NaN where it has none."""
+    return {name: table[label].to_numpy(np.float64) for name, table in wide.items()}
 
 
-def _saving(own: pd.Series, base: pd.Series) -> Spread | str:
-    """1 - own / base over the pairs in which both are known, or why there is none."""
-    if (base == NOT_REACHED).all():
-        return f"baseline {NOT_REACHED}"
-    if (own == NOT_REACHED).all():
-        return NOT_REACHED
-    both = (own != NOT_REACHED) & (base != NOT_REACHED)
+def _saved(own: Mapping[str, Doubles], base: Mapping[str, Doubles]) -> dict[str, object]:
+    """The savings of one method against one baseline."""
+    both = ~np.isnan(own["MB"]) & ~np.isnan(base["MB"])
     if not both.any():
+        return {"seeds": 0} | dict.fromkeys(_SAVINGS, "no common seed")
+    row: dict[str, object] = {"seeds": int(both.sum())}
+    for name, column in _SAVINGS.items():
+        row[name] = _saving(own[column][both], base[column][both])
+    return row | {"own_accuracy_gain": spread((own[OWN_ACCURACY] - base[OWN_ACCURACY])[both])}
+
+
+def _saving(own: Doubles, base: Doubles) -> Spread | str:
+    """1 - own / base by seed, or why there is none; NaN is a target that is not reached."""
+    if np.isnan(base).all():
+        return f"baseline {NOT_REACHED}"
+    if np.isnan(own).all():
+        return NOT_REACHED
+    ratios = own / np.where(base > 0, base, np.nan)
+    if np.isnan(own + base).all():
         return f"{NOT_REACHED} by both in any seed"
-    own, base = own[both].astype(float), base[both].astype(float)
-    if not (base > 0).all():
+    if (base == 0).any():
         return "baseline sent nothing"
-    return spread(1 - own / base)
+    return spread(1 - ratios)
 
 
-def _a_row_a_method(
-    of: Compared, figures: Callable[[pd.DataFrame], dict[str, object]]
-) -> pd.DataFrame:
-    """The figures of the finished runs of each setting and method; unfinished ones are counted."""
-    rows = []
-    for (*setting, label), runs in of.runs.groupby([*SETTING, "label"], sort=True):
-        finished = runs[runs["status"] == "finished"]
-        row = {**dict(zip(SETTING, setting, strict=True)), "method": label}
-        row |= {"seeds": finished["seed"].nunique(), "unfinished": len(runs) - len(finished)}
-        rows.append(row | figures(finished))
-    return _trimmed(pd.DataFrame(rows), of.runs)
+def _a_row_a_method(of: Compared, numbers: pd.DataFrame) -> pd.DataFrame:
+    """Means and deviations over the seeds of each setting and method; unfinished runs are counted.
+
+    Args:
+        of: the runs.
+        numbers: of the runs, by run id.
+    """
+    runs = of.runs.assign(
+        seeds=of.runs["seed"].where(of.runs["status"] == FINISHED),
+        incomplete=of.runs["status"] == INCOMPLETE,
+        unfinished=~of.runs["status"].isin([FINISHED, INCOMPLETE]),
+    )
+    counted = {"seeds": "nunique", "unfinished": "sum", "incomplete": "sum"}
+    table = runs.groupby(_METHOD, sort=True).agg(counted)
+    by = of.seeds(numbers).groupby(_METHOD)[list(numbers.columns)]
+    of_seeds = [part.reindex(table.index) for part in (by.mean(), by.std(), by.count())]
+    for name in numbers.columns:
+        mean, std, n = (part[name] for part in of_seeds)
+        cells = zip(mean, std, n.fillna(0).astype(int), table["seeds"], strict=True)
+        spreads = [Spread(m, s, k, seeds - k) for m, s, k, seeds in cells]
+        table[name] = pd.Series(spreads, table.index, dtype=object)
+    return _trimmed(table.reset_index().rename(columns={"label": "method"}), of.runs)
 
 
 def _trimmed(table: pd.DataFrame, runs: pd.DataFrame) -> pd.DataFrame:
-    """Without the columns of the setting that say the same of all runs, and a count of no runs."""
+    """Without the columns of the setting that say the same of all runs, and counts of no runs."""
     idle = [name for name in SETTING if name not in ALWAYS and runs[name].nunique() == 1]
-    if "unfinished" in table and not table["unfinished"].any():
-        idle.append("unfinished")
+    idle += [c for c in ("unfinished", "incomplete") if c in table and not table[c].any()]
     return table.drop(columns=idle)
 
 
 def _without_unknown(table: pd.DataFrame) -> pd.DataFrame:
     """Without the columns of means of nothing at all, such as times of runs without devices."""
 
-    def is_known(column: Iterable[object]) -> bool:
+    def is_known(column: pd.Series) -> bool:
         return any(not isinstance(value, Spread) or value.n for value in column)
 
     return table[[name for name in table.columns if is_known(table[name])]]

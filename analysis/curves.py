@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
-from analysis.methods import tagged
+from analysis.methods import FINISHED, by_seed, tagged
 from analysis.metrics import BYTES, MEGABYTE, SIMULATED, is_lower_better
 
 COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
@@ -27,7 +27,9 @@ class Curve:
 
     Attributes:
         setting: in words; methods of one share their panels.
-        rounds: those of all its runs, with a column `megabytes`: sent up and down so far.
+        rounds: a row a seed and round, of its runs' table rounds, with a column `megabytes`: sent up
+            and down so far. See `methods.by_seed`.
+        runs: the seed of each of its runs.
     """
 
     label: str
@@ -36,11 +38,17 @@ class Curve:
     line: Line
     marker: str
     rounds: pd.DataFrame
+    runs: Mapping[str, int]
 
     @property
-    def run_ids(self) -> list[str]:
-        """Its runs: one a seed."""
-        return list(dict.fromkeys(self.rounds["run_id"]))
+    def seeds(self) -> int:
+        """How many there are."""
+        return len(set(self.runs.values()))
+
+    def own(self, rows: pd.DataFrame, at: Sequence[str]) -> pd.DataFrame:
+        """Numbers of its runs, a row a seed and value of `at`, such as client; it may have none."""
+        mine = rows[rows["run_id"].isin(self.runs.keys())]
+        return by_seed(mine.assign(seed=mine["run_id"].map(self.runs)), at=at)
 
     @property
     def is_silent(self) -> bool:
@@ -59,24 +67,25 @@ class Curve:
     def points(self, x: str, metric: str) -> pd.DataFrame:
         """The metric by round: columns x, mean, low and high (mean -+ standard deviation).
 
-        Only rounds in which all its runs know the metric: a mean over others would jump. Where x
+        Only rounds in which all its seeds know the metric: a mean over others would jump. Where x
         differs between runs, as bytes do, it is their mean.
         """
-        known = self.rounds.dropna(subset=[metric])
-        by = known.groupby("round", sort=True)
-        at = pd.DataFrame({"mean": by[metric].mean(), "std": by[metric].std(ddof=1).fillna(0.0)})
-        at["x"] = by[x].mean() if x != "round" else at.index
-        whole = at[by["run_id"].nunique() == len(self.run_ids)].reset_index(drop=True)
-        low, high = whole["mean"] - whole["std"], whole["mean"] + whole["std"]
-        return pd.DataFrame({"x": whole["x"], "mean": whole["mean"], "low": low, "high": high})
+        known = self.rounds[self.rounds[metric].notna()]
+        by = known.assign(at=known[x], value=known[metric]).groupby("round")
+        means, std = by[["at", "value"]].mean(), by["value"].std(ddof=1).fillna(0.0)
+        mean = means["value"]
+        points = pd.DataFrame(
+            {"x": means["at"], "mean": mean, "low": mean - std, "high": mean + std}
+        )
+        return points[by.size() == self.seeds].reset_index(drop=True)
 
     def looking(self, colour: str, line: Line, marker: str) -> Curve:
         """The same, drawn in another way."""
         return replace(self, colour=colour, line=line, marker=marker)
 
     def final(self, metric: str) -> float:
-        """The mean over its runs of the last known value; NaN without any."""
-        return float(self.rounds.dropna(subset=[metric]).groupby("run_id")[metric].last().mean())
+        """The mean over its seeds of the last known value; NaN without any."""
+        return float(self.rounds.groupby("seed")[metric].last().mean())
 
 
 def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
@@ -85,22 +94,23 @@ def curves(runs: pd.DataFrame, rounds: pd.DataFrame) -> list[Curve]:
     A method looks the same in all settings.
 
     Args:
-        runs: rows of table runs, with `methods.RUN_COLUMNS`.
+        runs: rows of table runs, with `methods.RUN_COLUMNS`, as `methods.judged` gives them.
         rounds: rows of table rounds.
     """
     runs = tagged(runs[runs["run_id"].isin(set(rounds["run_id"]))])
-    unfinished = runs["status"] != "finished"
+    unfinished = runs["status"] != FINISHED
     runs.loc[unfinished, "label"] += " (" + runs["status"] + ")"
     runs = runs.sort_values(["setting", "algorithm", "label", "seed", "run_id"])
     looks = {label: look(place) for place, label in enumerate(dict.fromkeys(runs["label"]))}
-    total = sum(rounds[name] for name in BYTES)
-    rounds = rounds.assign(megabytes=total / MEGABYTE).sort_values(["run_id", "round"])
-    own = dict(list(rounds.groupby("run_id")))
+    rounds = rounds.assign(megabytes=rounds[BYTES].sum(axis=1) / MEGABYTE)
+    whose = ["setting", "label"]
+    rows = by_seed(rounds.merge(runs[["run_id", "seed", *whose]], on="run_id"), whose, ["round"])
+    own = dict(iter(rows.groupby(whose)))
     drawn = []
-    for _, alike in runs.groupby(["setting", "label"], sort=False):
+    for _, alike in runs.groupby(whose, sort=False):
         setting, label = str(alike["setting"].iloc[0]), str(alike["label"].iloc[0])
-        whole = pd.concat([own[run_id] for run_id in alike["run_id"]])
-        drawn.append(Curve(label, setting, *looks[label], whole))
+        seeds = dict(zip(alike["run_id"], alike["seed"], strict=True))
+        drawn.append(Curve(label, setting, *looks[label], own[setting, label], seeds))
     return drawn
 
 

@@ -6,6 +6,8 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 UNKNOWN = "not known"
@@ -28,13 +30,23 @@ _LATEX = {
 
 @dataclass(frozen=True)
 class Spread:
-    """Mean and standard deviation (n - 1 in the denominator) of n values; NaN if there are too few."""
+    """Mean and standard deviation (n - 1 in the denominator) of n values; NaN if there are too few.
+
+    Attributes:
+        missing: values that are not known, or where a target was not reached; a text says so.
+    """
 
     mean: float
     std: float
     n: int
+    missing: int = 0
 
     def __str__(self) -> str:
+        """With a note where the mean is over some seeds only."""
+        note = f" ({self.n} of {self.n + self.missing} seeds)" if self.n and self.missing else ""
+        return self._numbers() + note
+
+    def _numbers(self) -> str:
         """Both with as many decimals as give the deviation two digits, and the mean four at most."""
         if self.n == 0:
             return UNKNOWN
@@ -54,10 +66,13 @@ def _decimals(value: float, digits: int) -> int:
     return max(digits - 1 - math.floor(math.log10(value)), 0)
 
 
-def spread(values: Sequence[float] | pd.Series) -> Spread:
-    """Of the values that are known."""
-    known = pd.Series(values, dtype=float).dropna()
-    return Spread(float(known.mean()), float(known.std(ddof=1)), len(known))
+def spread(values: Sequence[float] | npt.NDArray[np.float64]) -> Spread:
+    """Of the values that are known: those that are not NaN."""
+    given = np.asarray(values, np.float64)
+    known = given[~np.isnan(given)]
+    mean = float(known.mean()) if len(known) else math.nan
+    std = float(known.std(ddof=1)) if len(known) > 1 else math.nan
+    return Spread(mean, std, len(known), len(given) - len(known))
 
 
 NOTHING = "nothing to show"

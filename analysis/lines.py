@@ -15,6 +15,7 @@ from analysis.panels import (
     draw_level,
     draw_line,
     draw_others,
+    escaped,
     make_figure,
     notes_on,
     scale,
@@ -69,7 +70,7 @@ def simulated_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
         panel.axes.set_xlabel("simulated time so far (s)")
         scale(panel.axes, costs(panel, SIMULATED))
     others = dict.fromkeys(curve.label for curve in drawn if not curve.is_timed)
-    notes = [*notes_on(panels), *(f"{label}: no simulated time" for label in others)]
+    notes = [*notes_on(panels), *(escaped(f"{label}: no simulated time") for label in others)]
     add_legend(figure, panels, notes)
     return figure
 

@@ -100,18 +100,19 @@ def each_run(
     table: str,
     columns: Sequence[str] | None = None,
     runs: Iterable[str] | None = None,
-    where: pc.Expression | None = None,
+    where: pc.Expression | Mapping[str, pc.Expression] | None = None,
 ) -> Iterator[tuple[str, pa.Table]]:
     """The rows of one run after the other, so that one of them is in memory at a time.
 
     Args, Raises:
-        As for `load`; a run may have no rows.
+        As for `load`; a run may have no rows, and `where` may be of each run its own.
     """
     if table not in TABLES:
         raise LoadError(f"table must be one of {', '.join(TABLES)}, got {table!r}")
     folders = _folders(results)
     for run_id, place in _chosen(folders, table, runs).items():
-        yield run_id, _read(place, table, columns, where)
+        own = where[run_id] if isinstance(where, Mapping) else where
+        yield run_id, _read(place, table, columns, own)
 
 
 def run_ids(results: Results, table: str = "runs") -> list[str]:

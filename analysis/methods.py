@@ -2,14 +2,14 @@
 
 Runs are compared within a *setting*: data set, partition, model, clients, sample ratio and rounds. A
 *method* is an algorithm with all other options of its config; its runs in a setting differ in their
-seed only.
+seed only. Of several runs of one seed, the mean stands for the seed: seeds are what is counted.
 """
 
 from __future__ import annotations
 
 import json
 from collections import Counter, defaultdict
-from collections.abc import Hashable, Iterable, Mapping
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import pandas as pd
@@ -19,6 +19,9 @@ from analysis.metrics import name_of
 
 SETTING = ["dataset", "partition", "model", "clients", "sample_ratio", "rounds"]
 RUN_COLUMNS = ["run_id", "status", "algorithm", "seed", *SETTING, "config", "sweep_id", "trial_id"]
+
+FINISHED, INCOMPLETE = "finished", "incomplete"
+"""Of the statuses: only the first is in means. The second is given by `judged`."""
 
 MOST_PARTS = 4
 """Options in a label, beyond which it has its trial or a number instead."""
@@ -34,6 +37,39 @@ _WORDS = {"clients": "{} clients", "sample_ratio": "ratio {}", "rounds": "{} rou
 
 Options = Mapping[str, str]
 """Field by its path, e.g. "algorithm.keep" -> "0.5"."""
+
+
+def judged(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
+    """The runs, with status `INCOMPLETE` where one finished and rounds of it are not there.
+
+    Such are runs of which only some files were copied. Running, interrupted (also by a search's
+    scheduler) and failed ones keep their status.
+
+    Args:
+        runs: rows of table runs; column `rounds` is what a run was to do.
+        rounds: rows of table rounds.
+    """
+    there = runs["run_id"].map(rounds.groupby("run_id")["round"].nunique()).fillna(0)
+    lacking = (runs["status"] == FINISHED) & (there != runs["rounds"])
+    return runs.assign(status=runs["status"].mask(lacking, INCOMPLETE))
+
+
+def by_seed(rows: pd.DataFrame, whose: Sequence[str] = (), at: Sequence[str] = ()) -> pd.DataFrame:
+    """One row a seed: the mean over the runs that repeat it, where all of them know the number.
+
+    Args:
+        rows: columns run_id, seed, `whose` and `at`; the others are numbers.
+        whose: the columns that tell methods and settings apart.
+        at: the columns that tell a run's rows apart, such as round.
+
+    Returns:
+        The rows in order of `whose`, seed and `at`, without run_id.
+    """
+    repeats = rows.groupby([*whose, "seed"])["run_id"].transform("nunique")
+    groups = rows.assign(repeats=repeats).groupby([*whose, "seed", *at])
+    numbers = [c for c in rows.columns if c not in ("run_id", "seed", *whose, *at)]
+    is_whole = groups[numbers].count().eq(groups["repeats"].first(), axis=0)
+    return groups[numbers].mean().where(is_whole).reset_index()
 
 
 def tagged(runs: pd.DataFrame) -> pd.DataFrame:
@@ -63,14 +99,25 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
 
 def options_of(run: Mapping[Hashable, Any]) -> Options:
     """A run's options, flat: everything of its config that belongs to the method."""
+    sections = {k: v for k, v in config_of(run).items() if k not in _ASIDE}
+    return {k: v for k, v in _flat(sections, "") if k not in _ASIDE_WITHIN}
+
+
+def config_of(run: Mapping[Hashable, Any]) -> dict[str, Any]:
+    """A run's config.
+
+    Raises:
+        LoadError: it is no JSON object.
+    """
     try:
         config = json.loads(run["config"])
-        sections = {k: v for k, v in config.items() if k not in _ASIDE}
-    except (ValueError, AttributeError, TypeError) as error:
+    except (ValueError, TypeError) as error:
         raise LoadError(
             f"the config of run {run['run_id']!r} is no JSON object: {error}"
         ) from error
-    return {k: v for k, v in _flat(sections, "") if k not in _ASIDE_WITHIN}
+    if not isinstance(config, dict):
+        raise LoadError(f"the config of run {run['run_id']!r} is no JSON object, got {config!r}")
+    return config
 
 
 def _flat(value: object, path: str) -> Iterable[tuple[str, str]]:

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 import pandas as pd
+
+from analysis.load import LoadError
 
 OWN = "local_test_accuracy_mean"
 """Over clients that have trained: in part of the clients' rounds, others for every algorithm."""
@@ -23,8 +27,37 @@ FLOPS = "inference_flops_share_mean"
 KEPT = "inference_local_test_accuracy_mean"
 PHASES = ("seconds_train", "seconds_aggregate", "seconds_evaluate")
 BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
+ROUND_COLUMNS = [
+    *("run_id", "round", *BYTES, SIMULATED, "simulated_seconds", *PHASES, "seconds_total"),
+    *(OWN, PANEL, GLOBAL, VALIDATION, *CLIENTS.values()),
+    *(COSINE, CONTROL_NORM, REWARD, FLOPS, KEPT),
+]
+"""What tables and pictures need of table rounds."""
+
 MEGABYTE = 10**6
 """Bytes."""
+
+HIGHER, LOWER = "higher", "lower"
+BETTER: Mapping[str, str] = {
+    OWN: HIGHER,
+    PANEL: HIGHER,
+    GLOBAL: HIGHER,
+    VALIDATION: HIGHER,
+    KEPT: HIGHER,
+    "local_test_accuracy_p10": HIGHER,
+    "after_local_test_accuracy_mean": HIGHER,
+    "after_global_test_accuracy_mean": HIGHER,
+    "untrained_local_test_accuracy_mean": HIGHER,
+    "untrained_global_test_accuracy_mean": HIGHER,
+    REWARD: HIGHER,
+    COSINE: HIGHER,
+    "train_loss": LOWER,
+    "global_test_loss": LOWER,
+    "local_test_loss_mean": LOWER,
+    FLOPS: LOWER,
+    "density": LOWER,
+}
+"""The metrics: columns of table rounds by which runs can be compared, and which values are better."""
 
 TITLES = {
     OWN: "Clients' own test splits",
@@ -68,8 +101,14 @@ def own_split(rounds: pd.DataFrame) -> str:
 
 
 def is_lower_better(metric: str) -> bool:
-    """Whether the metric is a loss."""
-    return "loss" in metric
+    """Whether less of a metric is better, as of a loss.
+
+    Raises:
+        LoadError: it is none of `BETTER`.
+    """
+    if metric not in BETTER:
+        raise LoadError(f"metric must be one of {', '.join(BETTER)}, got {metric!r}")
+    return BETTER[metric] == LOWER
 
 
 def axis_label(metric: str) -> str:

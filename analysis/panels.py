@@ -108,7 +108,16 @@ def grid_of(
 
 def setting_title(setting: str, title: str) -> str:
     """The setting, if there is more than one, above what is shown."""
-    return "\n".join([*textwrap.wrap(setting, _TITLE), title])
+    return "\n".join([*map(escaped, textwrap.wrap(setting, _TITLE)), title])
+
+
+def escaped(text: str) -> str:
+    """A name as matplotlib shows it letter by letter: without formulas between dollars.
+
+    A legend leaves out what begins with an underscore, so a space stands before it.
+    """
+    text = text.replace("$", r"\$")
+    return f" {text}" if text.startswith("_") else text
 
 
 def dress(axes: Axes, title: str) -> None:
@@ -149,7 +158,7 @@ def draw_line(axes: Axes, curve: Curve, x: str, metric: str) -> None:
     axes.plot(
         known["x"],
         known["mean"],
-        label=curve.label,
+        label=escaped(curve.label),
         color=curve.colour,
         linestyle=curve.line,
         marker=curve.marker,
@@ -157,7 +166,7 @@ def draw_line(axes: Axes, curve: Curve, x: str, metric: str) -> None:
         markevery=max(1, -(-len(known) // _MARKERS_A_LINE)),
         linewidth=1.6,
     )
-    if len(curve.run_ids) > 1:
+    if curve.seeds > 1:
         axes.fill_between(
             known["x"], known["low"], known["high"], color=curve.colour, alpha=0.16, linewidth=0
         )
@@ -177,7 +186,7 @@ def draw_level(axes: Axes, curve: Curve, metric: str) -> None:
     if final == final:
         axes.axhline(
             final,
-            label=f"{curve.label}: 0 bytes, final value",
+            label=escaped(f"{curve.label}: 0 bytes, final value"),
             color=curve.colour,
             linestyle=curve.line,
             linewidth=1.6,
@@ -221,7 +230,7 @@ def _labelled(factor: float) -> tuple[float, ...]:
 
 def notes_on(panels: Sequence[Panel]) -> list[str]:
     """What the legend has to say of bands and of curves that are not told apart."""
-    seeds = {len(curve.run_ids) for panel in panels for curve in panel.curves} - {0, 1}
+    seeds = {curve.seeds for panel in panels for curve in panel.curves} - {0, 1}
     notes = []
     if seeds:
         several = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"

@@ -11,15 +11,17 @@ from matplotlib.figure import Figure
 
 from analysis.curves import COLOURS, MARKERS
 from analysis.formats import nothing
-from analysis.methods import differing_options, options_of
+from analysis.methods import FINISHED, differing_options, options_of
 from analysis.metrics import BYTES, MEGABYTE, VALIDATION, name_of
-from analysis.panels import dress, log_scale
+from analysis.panels import dress, escaped, log_scale
 
 _PANEL = (6.4, 4.2)  # inches
 
 
 def trials(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
-    """The trials of searches: a row a run that has a trial_id and was evaluated.
+    """The trials of searches: a row a trial_id with a run that was evaluated.
+
+    Where a trial went on as a run under other settings, as PBT has it, it is the run that came furthest.
 
     Args:
         runs: rows of table runs, with sweep_id and trial_id.
@@ -35,7 +37,12 @@ def trials(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
         accuracy=lambda r: r[VALIDATION], megabytes=lambda r: r[BYTES].sum(axis=1) / MEGABYTE
     )
     columns = ["sweep_id", "trial_id", "run_id", "algorithm", "status"]
-    table = own[columns].merge(last[["run_id", "accuracy", "megabytes"]], on="run_id")
+    table = own[columns].merge(last[["run_id", "round", "accuracy", "megabytes"]], on="run_id")
+    table["is_done"] = table["status"] == FINISHED
+    table = table.sort_values(["is_done", "round", "run_id"]).drop_duplicates(
+        ["sweep_id", "trial_id"], keep="last"
+    )
+    table = table.drop(columns=["is_done", "round"]).sort_values("run_id", ignore_index=True)
     table["on_front"] = False
     for _, within in table.groupby("sweep_id"):
         table.loc[front(within).index, "on_front"] = True
@@ -92,8 +99,8 @@ def pareto_figure(table: pd.DataFrame) -> Figure:
     algorithms = sorted(set(table["algorithm"]))
     for axes, (sweep, own) in zip(grid, sweeps, strict=True):
         _draw(axes, own, algorithms)
-        finished = int((own["status"] == "finished").sum())
-        dress(axes, f"{sweep}: {len(own)} trials, {finished} to the end")
+        finished = int((own["status"] == FINISHED).sum())
+        dress(axes, f"{escaped(str(sweep))}: {len(own)} trials, {finished} to the end")
         axes.set_xlabel("sent up and down (MB = 10$^6$ bytes)")
         axes.set_ylabel("validation accuracy (fraction)")
         axes.legend(frameon=False, fontsize=8)
@@ -109,7 +116,7 @@ def _draw(axes: Axes, own: pd.DataFrame, algorithms: Sequence[str]) -> None:
     for algorithm, points in own.groupby("algorithm"):
         index = algorithms.index(str(algorithm))
         colour, marker = COLOURS[index % len(COLOURS)], MARKERS[index % len(MARKERS)]
-        for is_done, part in points.groupby(points["status"] == "finished"):
+        for is_done, part in points.groupby(points["status"] == FINISHED):
             axes.scatter(
                 part["megabytes"],
                 part["accuracy"],
@@ -117,7 +124,7 @@ def _draw(axes: Axes, own: pd.DataFrame, algorithms: Sequence[str]) -> None:
                 marker=marker,
                 facecolors=colour if is_done else "none",
                 edgecolors=colour,
-                label=name_of(str(algorithm)) + ("" if is_done else ", stopped early"),
+                label=escaped(name_of(str(algorithm))) + ("" if is_done else ", stopped early"),
                 zorder=3,
             )
     log_scale(axes, own["megabytes"].min(), own["megabytes"].max())

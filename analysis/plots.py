@@ -20,40 +20,24 @@ if not __package__:
 
 from analysis import clients
 from analysis.bars import phases_figure, target_figure
-from analysis.comparisons import compared, targets
+from analysis.comparisons import Compared, compared, lacking_rounds, targets
 from analysis.curves import Curve, curves
 from analysis.formats import Spread, to_csv, to_markdown, to_text
 from analysis.lines import bytes_figure, drift_figure, rounds_figure, simulated_figure
-from analysis.load import LoadError, Results, holds, load
-from analysis.methods import RUN_COLUMNS, SETTING, settings_in_words
+from analysis.load import LoadError, Results, holds
+from analysis.methods import SETTING
 from analysis.metrics import (
-    BYTES,
-    CLIENTS,
-    CONTROL_NORM,
     COSINE,
     FLOPS,
     GLOBAL,
     KEPT,
-    OWN,
-    PANEL,
-    PHASES,
     REWARD,
-    SIMULATED,
-    VALIDATION,
-    own_split,
 )
 from analysis.panels import pages
 from analysis.pareto import pareto_figure, trials
 from analysis.selection import flops_figure, keep_ratio_figure, mean_ratios, reward_figure
 from analysis.spreads import clients_figure, partition_figure
-from analysis.summary import summary
-from analysis.tables import add_target
-
-_ROUND_COLUMNS = [
-    *("run_id", "round", *BYTES, SIMULATED, *PHASES, "seconds_total"),
-    *(OWN, PANEL, GLOBAL, VALIDATION, *CLIENTS.values()),
-    *(COSINE, CONTROL_NORM, REWARD, FLOPS, KEPT),
-]
+from analysis.tables import add_target, runs_table
 
 
 @dataclass(frozen=True)
@@ -71,15 +55,19 @@ class Drawing:
     target: float | None = None
 
     @cached_property
+    def compared(self) -> Compared:
+        """The runs with their figures."""
+        return compared(self.results, self.target, self.metric)
+
+    @property
     def runs(self) -> pd.DataFrame:
         """Rows of table runs."""
-        return load(self.results, "runs", [*RUN_COLUMNS, "holdings"])
+        return self.compared.runs
 
-    @cached_property
+    @property
     def rounds(self) -> pd.DataFrame:
         """Rows of table rounds."""
-        columns = dict.fromkeys([*_ROUND_COLUMNS, *([self.metric] if self.metric else [])])
-        return load(self.results, "rounds", list(columns))
+        return self.compared.rounds
 
     @cached_property
     def drawn(self) -> list[Curve]:
@@ -89,7 +77,7 @@ class Drawing:
     @property
     def metrics(self) -> list[str]:
         """The accuracies, and the metric of the target."""
-        own = own_split(self.rounds)
+        own = self.compared.own
         return list(dict.fromkeys([own, GLOBAL, self.metric or own]))
 
     def knowing(self, *columns: str) -> list[Curve]:
@@ -107,13 +95,12 @@ class Drawing:
 
     def target_bars(self) -> list[Figure]:
         """Bytes to the target by method."""
-        of = compared(self.results, self.target, self.metric)
-        rows = targets(of)
+        rows = targets(self.compared)
         known = rows[rows["MB_to_target"].map(lambda v: isinstance(v, Spread))]
         if not len(known):
             return []
         shown = [name for name in SETTING if name in rows]
-        words = of.runs.drop_duplicates(SETTING).assign(setting=lambda r: settings_in_words(r))
+        words = self.runs.drop_duplicates(SETTING)
         rows = rows.merge(words[[*shown, "setting"]], on=shown)
         names = list(dict.fromkeys(rows["setting"]))
         return [
@@ -125,9 +112,9 @@ class Drawing:
         """Accuracy over clients."""
         if not holds(self.results, "clients"):
             return []
-        values = clients.final(self.results, self.rounds, known=own_split(self.rounds))
+        values = clients.final(self.results, self.rounds, known=self.compared.own)
         there = set(values["run_id"])
-        known = [curve for curve in self.drawn if there & set(curve.run_ids)]
+        known = [curve for curve in self.drawn if there & curve.runs.keys()]
         return [clients_figure(page, values) for page in pages(known)]
 
     def partition(self) -> list[Figure]:
@@ -140,7 +127,7 @@ class Drawing:
             return []
         layers = mean_ratios(self.results)
         selecting = set(layers.loc[layers["keep_ratio"].lt(1), "run_id"])
-        own = [curve for curve in self.drawn if selecting & set(curve.run_ids)]
+        own = [curve for curve in self.drawn if selecting & curve.runs.keys()]
         return [keep_ratio_figure(own, layers, self.runs)] if own else []
 
     def flops(self) -> list[Figure]:
@@ -164,7 +151,7 @@ class Drawing:
 
     def phases(self) -> list[Figure]:
         """Seconds by phase."""
-        return [phases_figure(page, self.rounds) for page in pages(self.drawn)]
+        return [phases_figure(page) for page in pages(self.drawn)]
 
 
 PICTURES: Mapping[str, tuple[str, Callable[[Drawing], list[Figure]]]] = {
@@ -196,23 +183,14 @@ def figures(of: Drawing, what: Sequence[str] = ()) -> dict[str, Figure]:
 
 
 def save(
-    results: Results,
-    out: Path,
-    kind: str = "png",
-    metric: str | None = None,
-    target: float | None = None,
-    what: Sequence[str] = (),
+    of: Drawing, out: Path, kind: str = "png", what: Sequence[str] = ()
 ) -> tuple[pd.DataFrame, list[Path]]:
     """Write the pictures, and the table of runs as Markdown and CSV.
 
-    Own-split accuracies are those of `own_split`.
-
     Args:
-        results: a results folder, or several.
+        of: what they are made of.
         out: a folder.
         kind: png, svg or pdf.
-        metric: the column of rounds that is to reach the target.
-        target: its value; None: in each setting the hardest that all finished runs reach.
         what: of `PICTURES`; none: all that there are data for.
 
     Returns:
@@ -222,8 +200,7 @@ def save(
         LoadError: the folder cannot be read, or has no rounds or no such metric; or there are no
             data for a picture that is named.
     """
-    table = summary(results, target, metric)
-    of = Drawing(results, metric, target)
+    table = runs_table(of.compared)
     drawn = figures(of, what)
     if lacking := [
         name for name in what if not any(s.startswith(PICTURES[name][0]) for s in drawn)
@@ -244,17 +221,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
     out = options.out or options.results[0] / "plots"
+    of = Drawing(options.results, options.metric, options.target)
     try:
-        table, paths = save(
-            options.results, out, options.format, options.metric, options.target, options.what
-        )
+        table, paths = save(of, out, options.format, options.what)
     except (LoadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     if options.show_table:
         print(to_text(table))
-    for path in paths:
-        print(path)
+    print(*paths, sep="\n")
+    if note := lacking_rounds(of.compared):
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 

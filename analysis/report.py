@@ -22,10 +22,10 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.comparisons import notes
 from analysis.curves import LINES, Curve
 from analysis.formats import NOTHING, Spread, cell_text
 from analysis.load import LoadError, Results, holds, load, run_ids
-from analysis.methods import tagged
 from analysis.metrics import (
     CONTROL_NORM,
     COSINE,
@@ -33,11 +33,10 @@ from analysis.metrics import (
     SIMULATED,
     TITLES,
     axis_label,
-    own_split,
 )
 from analysis.plots import PICTURES, Drawing, figures
 from analysis.tables import TITLES as TABLE_TITLES
-from analysis.tables import WHAT, add_target, tables
+from analysis.tables import add_target, tables
 
 MOST_POINTS = 200
 """Of a line: enough for a chart of 500 pixels; longer runs are thinned evenly."""
@@ -67,12 +66,12 @@ def report(results: Results, target: float | None = None, metric: str | None = N
     """
     of = Drawing(results, metric, target)
     runs = load(results, "runs")
-    drawn = {run_id: curve for curve in of.drawn for run_id in curve.run_ids}
-    methods = tagged(of.runs)
-    algorithms = dict(zip(methods["label"], methods["algorithm"], strict=True))
-    made = tables(results, WHAT, target, metric)
+    runs["status"] = runs["run_id"].map(of.runs.set_index("run_id")["status"])
+    drawn = {run_id: curve for curve in of.drawn for run_id in curve.runs}
+    algorithms = dict(zip(of.runs["label"], of.runs["algorithm"], strict=True))
+    made = tables(of.compared)
     parts = [
-        _heading(runs, results),
+        _heading(runs, results, notes(of.compared)),
         _filters(runs),
         "<section><h2>Charts</h2>" + _controls(of) + "</section>",
         *(_table(name, table, algorithms) for name, table in made.items()),
@@ -125,18 +124,19 @@ def _inline(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _heading(runs: pd.DataFrame, results: Results) -> str:
+def _heading(runs: pd.DataFrame, results: Results, told: Sequence[str]) -> str:
     counts = runs["status"].value_counts()
     states = ", ".join(f"{n} {escape(str(status))}" for status, n in counts.items())
-    notes = [f"{len(runs)} runs: {states}."]
+    lines = [f"{len(runs)} runs: {states}."]
     if "finished" not in counts or len(counts) > 1:
-        notes.append("Means over seeds are of finished runs only; charts show the others apart.")
+        lines.append("Means over seeds are of finished runs only; charts show the others apart.")
+    lines += told
     if orphans := sorted(set(run_ids(results, "rounds")) - set(runs["run_id"])):
-        notes.append(f"Left out, for they have no row in table runs: {', '.join(orphans)}.")
+        lines.append(f"Left out, for they have no row in table runs: {', '.join(orphans)}.")
     span = f"{runs['start'].min():%Y-%m-%d %H:%M} to {runs['start'].max():%Y-%m-%d %H:%M} UTC"
-    notes.append(f"Started {span}.")
-    lines = "".join(f'<p class="note">{note}</p>' for note in map(_kept, notes))
-    return f"<header><h1>Federated runs</h1>{lines}</header>"
+    lines.append(f"Started {span}.")
+    said = "".join(f'<p class="note">{line}</p>' for line in map(_kept, lines))
+    return f"<header><h1>Federated runs</h1>{said}</header>"
 
 
 def _kept(note: str) -> str:
@@ -164,7 +164,7 @@ def _filters(runs: pd.DataFrame) -> str:
 
 def _metrics(of: Drawing) -> list[str]:
     """What can be chosen: accuracies, the target's metric, and drift; if some run knows it."""
-    wanted = [own_split(of.rounds), GLOBAL, of.metric, COSINE, CONTROL_NORM]
+    wanted = [of.compared.own, GLOBAL, of.metric, COSINE, CONTROL_NORM]
     return [m for m in dict.fromkeys(wanted) if m and of.rounds[m].notna().any()] or [GLOBAL]
 
 
@@ -200,8 +200,8 @@ def _data(of: Drawing, runs: pd.DataFrame) -> dict[str, Any]:
                 "setting": curve.setting,
                 "colour": curve.colour,
                 "dash": _DASHES[curve.line],
-                "seeds": len(curve.run_ids),
-                **_of(by_id[curve.run_ids[0]]),
+                "seeds": curve.seeds,
+                **_of(by_id[next(iter(curve.runs))]),
                 "metrics": {m: _points(curve, m) for m in metrics},
             }
             for curve in of.drawn

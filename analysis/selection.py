@@ -11,9 +11,11 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from analysis.curves import COLOURS, MARKERS, Curve
+from analysis.formats import UNKNOWN
 from analysis.load import Results, each_run
+from analysis.methods import config_of
 from analysis.metrics import FLOPS, KEPT, REWARD
-from analysis.panels import draw_line, dress
+from analysis.panels import draw_line, dress, escaped
 
 LAYER_COLUMNS = ["round", "layer", "keep_ratio", "inference_keep_ratio"]
 MOST_PANELS = 9
@@ -44,19 +46,16 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
     It is the ratio of what is kept for inference, or of what travels where nothing is removed.
 
     Args:
-        drawn: the methods.
+        drawn: the methods; each has ratios.
         layers: of `mean_ratios`.
         runs: rows of table runs, with their configs.
     """
     algorithms = _algorithms(runs)
-    known = {}
-    for curve in drawn:
-        name = decided_by(algorithms[curve.run_ids[0]])
-        parts = [part for part in (curve.setting, curve.label, name) if part]
-        table = keep_ratios(curve.run_ids, layers)
-        if len(table):
-            known["\n".join(parts)] = table
-    shown = list(known.items())[:MOST_PANELS]
+    shown = []
+    for curve in drawn[:MOST_PANELS]:
+        name = decided_by(algorithms[next(iter(curve.runs))])
+        parts = [escaped(part) for part in (curve.setting, curve.label, name) if part]
+        shown.append(("\n".join(parts), keep_ratios(curve, layers)))
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
     height = max(3.0, 0.17 * max(len(table) for _, table in shown) + 1)
@@ -65,14 +64,14 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
     for axes, (label, table) in zip(grid, shown, strict=False):
         image = axes.imshow(table, vmin=0, vmax=1, aspect="auto", interpolation="nearest")
         axes.set_title(label, fontsize=9)
-        axes.set_yticks(range(len(table)), table.index, fontsize=6)
+        axes.set_yticks(range(len(table)), map(escaped, table.index), fontsize=6)
         places = range(0, table.shape[1], max(1, table.shape[1] // 8))
         axes.set_xticks(places, [str(table.columns[i]) for i in places])
         axes.set_xlabel("communication round")
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     figure.colorbar(image, ax=list(grid), label="keep ratio, mean over clients")
-    more = len(known) - len(shown)
+    more = len(drawn) - len(shown)
     figure.suptitle("Share of a layer's channels that is kept" + _more(more), fontsize=10)
     return figure
 
@@ -81,15 +80,16 @@ def _more(count: int) -> str:
     return f" ({count} more methods are not shown)" if count else ""
 
 
-def keep_ratios(run_ids: Sequence[str], layers: pd.DataFrame) -> pd.DataFrame:
-    """Mean ratios of runs: layers in the network's order, a column a round; empty without any."""
-    own = layers[layers["run_id"].isin(run_ids)]
+def keep_ratios(curve: Curve, layers: pd.DataFrame) -> pd.DataFrame:
+    """A method's mean ratios: layers in the network's order, a column a round; empty without any."""
+    order = list(dict.fromkeys(layers.loc[layers["run_id"].isin(curve.runs.keys()), "layer"]))
+    own = curve.own(layers[["run_id", *LAYER_COLUMNS]], ["layer", "round"])
     column = "inference_keep_ratio"
     if not own[column].notna().any():
         column = "keep_ratio"
     own = own.dropna(subset=[column])
-    order = list(dict.fromkeys(own["layer"]))
-    return own.pivot_table(index="layer", columns="round", values=column).reindex(order)
+    table = own.pivot_table(index="layer", columns="round", values=column)
+    return table.reindex([layer for layer in order if layer in table.index])
 
 
 def reward_figure(drawn: Sequence[Curve]) -> Figure:
@@ -131,32 +131,29 @@ def flops_figure(drawn: Sequence[Curve], runs: pd.DataFrame) -> Figure:
 
 
 def _points(drawn: Sequence[Curve], runs: pd.DataFrame) -> pd.DataFrame:
-    """Last known FLOPs and accuracy of each run that removes channels."""
+    """Last known FLOPs and accuracy of each seed that removes channels."""
     algorithms = _algorithms(runs)
     rows = []
     for curve in drawn:
-        known = curve.rounds.dropna(subset=[FLOPS, KEPT])
-        for run_id, own in known.groupby("run_id"):
-            algorithm = algorithms[str(run_id)]
-            name, options = decided_by(algorithm), json.dumps(algorithm, sort_keys=True)
-            last = own.iloc[-1]
-            rows.append((name, f"{curve.setting} {options}", last[FLOPS], last[KEPT]))
+        algorithm = algorithms[next(iter(curve.runs))]
+        name, options = decided_by(algorithm), json.dumps(algorithm, sort_keys=True)
+        last = curve.rounds.dropna(subset=[FLOPS, KEPT]).groupby("seed")[[FLOPS, KEPT]].last()
+        rows += [(name, f"{curve.setting} {options}", *seed) for seed in last.to_numpy()]
     return pd.DataFrame(rows, columns=["decided by", "options", "flops", "accuracy"])
 
 
 def _algorithms(runs: pd.DataFrame) -> Mapping[str, Mapping[str, object]]:
-    """The section `algorithm` of each run's config."""
-    configs = zip(runs["run_id"], runs["config"], strict=True)
-    return {run_id: json.loads(config)["algorithm"] for run_id, config in configs}
+    """The section `algorithm` of each run's config; nothing where it has none."""
+    known = {run["run_id"]: config_of(run).get("algorithm") for run in runs.to_dict("records")}
+    return {run_id: own if isinstance(own, dict) else {} for run_id, own in known.items()}
 
 
 def decided_by(algorithm: Mapping[str, object]) -> str:
     """What decides on the channels that are kept for inference, or that travel, from a run's config."""
     inference = algorithm.get("inference")
+    own = inference if isinstance(inference, dict) else {}
     if algorithm.get("agent"):
-        return f"agent, {inference['criterion'] if isinstance(inference, dict) else 'l2'}"
-    criterion = (
-        inference["criterion"] if isinstance(inference, dict) else algorithm.get("criterion")
-    )
+        return f"agent, {own.get('criterion', 'l2')}"
+    criterion = own.get("criterion") or algorithm.get("criterion") or f"criterion {UNKNOWN}"
     where = "over all layers" if algorithm.get("allocation") == "global" else "equal ratios"
     return f"{where}, {criterion}"

@@ -18,7 +18,7 @@ from analysis.curves import Curve
 from analysis.load import LoadError
 from analysis.methods import settings_in_words
 from analysis.metrics import OWN
-from analysis.panels import Panel, add_legend, make_figure, notes_on
+from analysis.panels import Panel, add_legend, escaped, make_figure, notes_on
 
 MOST_MAPS = 9
 """Partitions in one picture."""
@@ -34,14 +34,15 @@ def clients_figure(drawn: Sequence[Curve], values: pd.DataFrame) -> Figure:
         drawn: the methods.
         values: of `clients.final`.
     """
-    own = {run_id: frame[ACCURACY] for run_id, frame in values.groupby("run_id")}
-    known = [curve for curve in drawn if any(run_id in own for run_id in curve.run_ids)]
+    there = set(values["run_id"])
+    known = [curve for curve in drawn if there & curve.runs.keys()]
     figure, panels = make_figure(known, [OWN])
     figure.set_size_inches(6.4, figure.get_size_inches()[1])
     for panel in panels:
         for curve in panel.curves:
-            parts = [own[run_id] for run_id in curve.run_ids if run_id in own]
-            _draw_steps(panel, curve, np.sort(pd.concat(parts).to_numpy(np.float64)))
+            own = curve.own(values, ["client"])[ACCURACY].dropna()
+            if len(own):
+                _draw_steps(panel, curve, np.sort(own.to_numpy(np.float64)))
         setting, *_ = panel.axes.get_title().split("\n")
         title = "How accuracy spreads over clients"
         panel.axes.set_title(
@@ -61,7 +62,7 @@ def _draw_steps(panel: Panel, curve: Curve, values: npt.NDArray[np.float64]) -> 
         [values[0], *values],
         [0.0, *shares],
         where="post",
-        label=curve.label,
+        label=escaped(curve.label),
         color=curve.colour,
         linestyle=curve.line,
         linewidth=1.6,
@@ -84,7 +85,7 @@ def partition_figure(runs: pd.DataFrame) -> Figure:
     for axes, (title, counts) in zip(grid, shown, strict=False):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(shares, norm=norm, cmap="Blues", aspect="auto", interpolation="nearest")
-        axes.set_title(title, fontsize=9)
+        axes.set_title(escaped(title), fontsize=9)
         axes.set(xlabel="class", ylabel="client")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(10, integer=True))
@@ -138,4 +139,5 @@ def _write_counts(
     for (row, column), count in np.ndenumerate(counts):
         if count:
             colour = "white" if shares[row, column] > 0.35 else "black"
-            axes.text(column, row, f"{count}", ha="center", va="center", fontsize=6, color=colour)
+            text = axes.text(column, row, f"{count}", ha="center", va="center", fontsize=6)
+            text.set(color=colour, in_layout=False)

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from analysis.formats import UNKNOWN
-from analysis.load import LoadError, Results, load
+from analysis.load import Results, load
+from analysis.methods import FINISHED, INCOMPLETE, SETTING, judged
 from analysis.metrics import (
     BYTES,
     CLIENTS,
     GLOBAL,
     MEGABYTE,
     OVER,
-    OWN,
-    PANEL,
+    ROUND_COLUMNS,
     SIMULATED,
     is_lower_better,
     own_split,
@@ -25,11 +26,15 @@ from analysis.metrics import (
 NOT_REACHED = "not reached"
 NO_FEDAVG = "no FedAvg run"
 
-_SETTING = ["dataset", "partition", "model", "seed", "clients", "sample_ratio", "rounds"]
-_ACCURACIES = [OWN, PANEL, GLOBAL, *CLIENTS.values()]
-ROUND_COLUMNS = ["run_id", "round", *BYTES, SIMULATED, "seconds_total", *_ACCURACIES]
+TO_TARGET = ["rounds_to_target", "MB_to_target", "simulated_seconds_to_target"]
 _TIMES = ["simulated_seconds", "simulated_seconds_to_target"]
-_SHOWN = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
+_HEAD = ["run_id", "status", "algorithm", "dataset", "partition", "model", "seed"]
+_NUMBERS = [
+    *("rounds_done", "own_test_clients"),
+    *("final_own_test_accuracy", "final_global_test_accuracy"),
+    *("best_own_test_accuracy", "best_global_test_accuracy"),
+    *("MB_up", "MB_down", "seconds", "simulated_seconds"),
+]
 
 
 def summary(
@@ -38,23 +43,23 @@ def summary(
     """One row a run of a results folder, or of several: see `summarise`.
 
     Raises:
-        LoadError: the folder cannot be read, or has no rounds or no such number.
+        LoadError: the folder cannot be read, or has no rounds or no such metric.
     """
-    runs = load(results, "runs", [*_SHOWN, "clients", "sample_ratio", "rounds"])
-    return summarise(runs, load_rounds(results, metric), target, metric)
+    rounds = load_rounds(results, metric)
+    runs = judged(load(results, "runs", [*_HEAD, "clients", "sample_ratio", "rounds"]), rounds)
+    return summarise(runs, rounds, target, metric)
 
 
 def load_rounds(results: Results, metric: str | None = None) -> pd.DataFrame:
-    """The rounds of all runs, with the columns that `summarise` needs.
+    """The rounds of all runs, with the columns that tables and pictures need.
 
     Raises:
-        LoadError: there are none, or the metric is no column of theirs, or no number.
+        LoadError: there are none, or the metric is none of `metrics.BETTER`.
     """
+    if metric:
+        is_lower_better(metric)
     columns = list(dict.fromkeys([*ROUND_COLUMNS, *([metric] if metric else [])]))
-    rounds = load(results, "rounds", columns)
-    if metric and not pd.api.types.is_numeric_dtype(rounds[metric]):
-        raise LoadError(f"metric must be a number, got column {metric!r}")
-    return rounds
+    return load(results, "rounds", columns)
 
 
 def summarise(
@@ -62,70 +67,93 @@ def summarise(
     rounds: pd.DataFrame,
     target: float | None = None,
     metric: str | None = None,
-    own: str | None = None,
 ) -> pd.DataFrame:
     """One row a run: accuracies, bytes, seconds, cost to a target, bytes against FedAvg's.
 
     Final and best values are over the evaluated rounds. Own-split accuracies are means over
     `own_test_mean_over`, which are `own_test_clients` after the last round. Megabytes are
     10^6 bytes. Interrupted, failed and running runs appear with their status and what they have so
-    far.
-    `bytes_to_fedavg` is the run's bytes, up and down, over those of the FedAvg run of the same
-    data set, partition, model, seed, number of clients and sample ratio. Seconds are of this
+    far; of incomplete ones no total is known.
+    `bytes_to_fedavg` is the run's bytes, up and down, over those of the finished FedAvg run of the
+    same data set, partition, model, seed, number of clients and sample ratio. Seconds are of this
     machine; simulated seconds are of the clients' devices, and left out if no run has devices.
 
     Args:
-        runs: rows of the table runs.
+        runs: rows of the table runs, as `methods.judged` gives them.
         rounds: rows of the table rounds.
-        target: the value of `metric` to reach, or None: the worst of the runs' best values, the
-            hardest target that every evaluated run reaches.
-        metric: a column of rounds, larger being better but for losses; None: the own-split accuracy.
-        own: the column of the own-split accuracy, or None: see `own_split`.
+        target: the value of `metric` to reach, or None: see `aims`.
+        metric: one of `metrics.BETTER`; None: the own-split accuracy.
     """
-    own = own or own_split(rounds)
-    metric = metric or own
-    groups = {run_id: frame.sort_values("round") for run_id, frame in rounds.groupby("run_id")}
-    nothing = rounds.iloc[:0]
-    if target is None:
-        target = common_target(rounds, metric)
-    totals = {run_id: _total_bytes(groups.get(run_id, nothing)) for run_id in runs["run_id"]}
-    rows = []
-    for run in runs.to_dict("records"):
-        row = {name: run[name] for name in _SHOWN}
-        row |= _figures(groups.get(run["run_id"], nothing), own, metric, target)
-        row["bytes_to_fedavg"] = _ratio(run["run_id"], runs, totals)
-        rows.append(row)
-    table = pd.DataFrame(rows)
-    return table if rounds[SIMULATED].notna().any() else table.drop(columns=_TIMES)
+    own = own_split(rounds)
+    return in_words(with_figures(runs, rounds, target, metric or own, own), own)
 
 
-def common_target(rounds: pd.DataFrame, metric: str) -> float:
-    """The worst of the runs' best values."""
+def with_figures(
+    runs: pd.DataFrame, rounds: pd.DataFrame, target: float | None, metric: str, own: str
+) -> pd.DataFrame:
+    """The runs with their figures as columns of numbers, and `target` in words.
+
+    Args:
+        runs, rounds, target, metric: as for `summarise`.
+        own: the column of the own-split accuracy.
+    """
+    ordered = rounds.sort_values(["run_id", "round"])
+    aim = aims(runs, rounds, metric, target).set_axis(runs["run_id"])
+    parts = [_totals(ordered, own), _to_target(ordered, metric, aim)]
+    figures = pd.concat(parts, axis=1).reindex(runs["run_id"]).astype(float)
+    lacking = (runs["status"] == INCOMPLETE).to_numpy()
+    figures = figures.mask(lacking[:, None] & (figures.columns != "rounds_done"))
+    begun = ["rounds_done", "MB_up", "MB_down", "seconds"]
+    figures.loc[~lacking, begun] = figures.loc[~lacking, begun].fillna(0.0)
+    figures["target"] = [_target_text(metric, value) for value in aim]
+    return runs.merge(figures.rename_axis("run_id").reset_index(), on="run_id")
+
+
+def aims(
+    runs: pd.DataFrame, rounds: pd.DataFrame, metric: str, target: float | None = None
+) -> pd.Series:
+    """The value that each run is to reach: `target`, or the hardest that all of its setting reach.
+
+    That is the worst of the best values of the setting's finished runs; of all, where none has finished.
+    """
+    if target is not None:
+        return pd.Series(target, index=runs.index)
+    is_lower = is_lower_better(metric)
     values = rounds.groupby("run_id")[metric]
-    return float(values.min().max() if is_lower_better(metric) else values.max().min())
+    reached = runs["run_id"].map(values.min() if is_lower else values.max()).astype(float)
+
+    def hardest(best: pd.Series) -> pd.Series:
+        by = best.groupby([runs[name] for name in SETTING])
+        return by.transform("max") if is_lower else by.transform("min")
+
+    return hardest(reached.where(runs["status"] == FINISHED)).fillna(hardest(reached))
 
 
-def _figures(frame: pd.DataFrame, own: str, metric: str, target: float) -> dict[str, object]:
-    """What a run reached and cost, from its rounds in order."""
-    up, down = (float(frame[name].max()) / MEGABYTE if len(frame) else 0.0 for name in BYTES)
-    to_target = _to_target(frame, metric, target)
-    return {
-        "rounds": len(frame),
-        "own_test_mean_over": OVER[own],
-        "own_test_clients": _final(frame[CLIENTS[own]]),
-        "final_own_test_accuracy": _final(frame[own]),
-        "final_global_test_accuracy": _final(frame[GLOBAL]),
-        "best_own_test_accuracy": frame[own].max(),
-        "best_global_test_accuracy": frame[GLOBAL].max(),
-        "MB_up": up,
-        "MB_down": down,
-        "seconds": float(frame["seconds_total"].sum()),
-        "simulated_seconds": float(frame[SIMULATED].max()),
-        "target": _target_text(metric, target),
-        "rounds_to_target": to_target[0],
-        "MB_to_target": to_target[1],
-        "simulated_seconds_to_target": to_target[2],
+def _totals(ordered: pd.DataFrame, own: str) -> pd.DataFrame:
+    """What each run reached and cost in all its rounds; "last" is the last that is known."""
+    by = ordered.groupby("run_id")
+    columns = {
+        "rounds_done": by["round"].nunique(),
+        "own_test_clients": by[CLIENTS[own]].last(),
+        "final_own_test_accuracy": by[own].last(),
+        "final_global_test_accuracy": by[GLOBAL].last(),
+        "best_own_test_accuracy": by[own].max(),
+        "best_global_test_accuracy": by[GLOBAL].max(),
+        "MB_up": by[BYTES[0]].max() / MEGABYTE,
+        "MB_down": by[BYTES[1]].max() / MEGABYTE,
+        "seconds": by["seconds_total"].sum(),
+        "simulated_seconds": by[SIMULATED].max(),
     }
+    return pd.DataFrame(columns)
+
+
+def _to_target(ordered: pd.DataFrame, metric: str, aim: pd.Series) -> pd.DataFrame:
+    """Rounds done, megabytes up and down, simulated seconds when each run first was at its target."""
+    values, aimed = ordered[metric], ordered["run_id"].map(aim)
+    is_there = values <= aimed if is_lower_better(metric) else values >= aimed
+    first = ordered[is_there].drop_duplicates("run_id").set_index("run_id")
+    columns = (first["round"] + 1, first[BYTES].sum(axis=1) / MEGABYTE, first[SIMULATED])
+    return pd.DataFrame(dict(zip(TO_TARGET, columns, strict=True)))
 
 
 def _target_text(metric: str, target: float) -> str:
@@ -133,40 +161,43 @@ def _target_text(metric: str, target: float) -> str:
     return UNKNOWN if math.isnan(target) else f"{metric} {sign} {target:.4g}"
 
 
-def _to_target(
-    frame: pd.DataFrame, metric: str, target: float
-) -> tuple[int | str, float | str, float | str]:
-    """Rounds done, megabytes up and down, simulated seconds when the metric first was at the target."""
-    values = frame[metric]
-    reached = (values <= target if is_lower_better(metric) else values >= target).to_numpy()
-    if not reached.any():
-        return NOT_REACHED, NOT_REACHED, NOT_REACHED
-    first = int(reached.argmax())
-    megabytes = float(frame[BYTES].iloc[first].sum()) / MEGABYTE
-    return first + 1, megabytes, float(frame[SIMULATED].iloc[first])
+def in_words(runs: pd.DataFrame, own: str) -> pd.DataFrame:
+    """The table of runs, from what `with_figures` gives: a text where there is no number."""
+    table = runs[_HEAD].assign(rounds=runs["rounds_done"].astype(int), own_test_mean_over=OVER[own])
+    table = table.join(runs[[*_NUMBERS[1:], "target", *TO_TARGET]])
+    missed = (runs["status"] != INCOMPLETE) & runs["rounds_to_target"].isna()
+    for name in TO_TARGET:
+        table[name] = [
+            NOT_REACHED if is_missed else int(v) if name == TO_TARGET[0] and v == v else v
+            for v, is_missed in zip(runs[name], missed, strict=True)
+        ]
+    table["bytes_to_fedavg"] = _to_fedavg(runs)
+    return table if runs["simulated_seconds"].notna().any() else table.drop(columns=_TIMES)
 
 
-def _final(values: pd.Series) -> float:
-    known = values.dropna()
-    return float(known.iloc[-1]) if len(known) else math.nan
+def _to_fedavg(runs: pd.DataFrame) -> list[float | str]:
+    """Each run's bytes over those of the FedAvg run of its setting and seed, or why there is no ratio."""
+    spent = runs.assign(MB=runs["MB_up"] + runs["MB_down"]).to_dict("records")
+    peers: dict[tuple[object, ...], list[Mapping[Hashable, Any]]] = {}
+    for run in spent:
+        if run["algorithm"] == "fedavg":
+            peers.setdefault(_place(run), []).append(run)
+    return [
+        _ratio(run, [run] if run["algorithm"] == "fedavg" else peers.get(_place(run), []))
+        for run in spent
+    ]
 
 
-def _total_bytes(frame: pd.DataFrame) -> float:
-    return float(frame[BYTES].max().sum()) if len(frame) else 0.0
+def _place(run: Mapping[Hashable, Any]) -> tuple[object, ...]:
+    return tuple(run[name] for name in (*SETTING, "seed"))
 
 
-def _ratio(run_id: str, runs: pd.DataFrame, totals: Mapping[str, float]) -> float | str:
-    """The run's bytes over those of the FedAvg run of its setting, or why there is no ratio."""
-    run = runs[runs["run_id"] == run_id].iloc[0]
-    if run["algorithm"] == "fedavg":
-        peers = [run_id]
-    else:
-        alike = (runs[_SETTING] == run[_SETTING]).all(axis=1)
-        peers = runs.loc[alike & (runs["algorithm"] == "fedavg"), "run_id"].tolist()
-    if not peers:
-        return NO_FEDAVG
-    if len(peers) > 1:
-        return f"{len(peers)} FedAvg runs"
-    if totals[peers[0]] == 0:
+def _ratio(run: Mapping[Hashable, Any], peers: Sequence[Mapping[Hashable, Any]]) -> float | str:
+    done = [peer for peer in peers if peer is run or peer["status"] == FINISHED]
+    if not done:
+        return "FedAvg has not finished" if peers else NO_FEDAVG
+    if len(done) > 1:
+        return f"{len(done)} FedAvg runs"
+    if done[0]["MB"] == 0:
         return "FedAvg sent nothing"
-    return totals[run_id] / totals[peers[0]]
+    return float(run["MB"] / done[0]["MB"])

@@ -15,33 +15,52 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.comparisons import Compared, accuracy, compared, cost, fairness, savings, targets
+from analysis.comparisons import (
+    Compared,
+    accuracy,
+    compared,
+    cost,
+    fairness,
+    notes,
+    savings,
+    targets,
+)
 from analysis.formats import FORMATS, NOTHING, render
-from analysis.load import LoadError, Results, load
-from analysis.metrics import BYTES, OWN, PANEL, VALIDATION
+from analysis.load import LoadError
+from analysis.metrics import BETTER, OWN, PANEL
 from analysis.pareto import front_table
 from analysis.significance import significance
-from analysis.summary import summary
+from analysis.summary import in_words
 
 
 def search_front(of: Compared) -> pd.DataFrame:
     """The trials of searches that none beats in both accuracy and bytes."""
-    rounds = load(of.results, "rounds", ["run_id", "round", VALIDATION, *BYTES])
-    return front_table(of.runs, rounds)
+    return front_table(of.runs, of.rounds)
+
+
+def runs_table(of: Compared) -> pd.DataFrame:
+    """A row a run."""
+    return in_words(of.runs, of.own)
 
 
 TABLES: Mapping[str, Callable[[Compared], pd.DataFrame]] = {
     "accuracy": accuracy,
     "target": targets,
-    "savings": savings,
     "fairness": fairness,
     "cost": cost,
-    "significance": significance,
     "pareto": search_front,
+    "runs": runs_table,
 }
-"""Over seeds, or over trials; `runs` is the table with a row a run."""
+PAIRED: Mapping[str, Callable[[Compared, Sequence[str]], pd.DataFrame]] = {
+    "savings": savings,
+    "significance": significance,
+}
+"""Those with baselines."""
 
-WHAT = (*TABLES, "runs")
+WHAT = (
+    *("accuracy", "target", "savings", "fairness"),
+    *("cost", "significance", "pareto", "runs"),
+)
 TITLES = {
     "accuracy": "Final and best accuracy, mean and standard deviation over seeds",
     "target": "Rounds and bytes to the target accuracy",
@@ -56,51 +75,44 @@ _ENDINGS = {"md": "md", "latex": "tex", "csv": "csv"}
 
 
 def tables(
-    results: Results,
-    what: Sequence[str] = WHAT,
-    target: float | None = None,
-    metric: str | None = None,
-    baselines: Sequence[str] = (),
+    of: Compared, what: Sequence[str] = WHAT, baselines: Sequence[str] = ()
 ) -> dict[str, pd.DataFrame]:
-    """The named tables of a results folder, or of several.
+    """The named tables.
 
     Args:
-        results: folders.
+        of: the runs.
         what: of `WHAT`; all of them leave `pareto` out where there is no search.
-        target: the value of `metric` to reach; None: in each setting the hardest that all runs reach.
-        metric: a column of table rounds; None: the own-split accuracy.
-        baselines: of the table `savings`: algorithms or methods; none for each other method.
+        baselines: algorithms or methods that others are compared with; none: `comparisons.opponents`.
 
     Raises:
-        LoadError: the folder cannot be read, or has no rounds, no such metric or no such baseline.
+        LoadError: a table cannot be read, or there is no such baseline.
     """
-    of = compared(results, target, metric) if set(what) & TABLES.keys() else None
-    made = {}
-    for name in what:
-        if of is None or name == "runs":
-            made[name] = summary(results, target, metric)
-        elif name == "savings":
-            made[name] = savings(of, baselines)
-        else:
-            made[name] = TABLES[name](of)
+    made = {
+        name: PAIRED[name](of, baselines) if name in PAIRED else TABLES[name](of) for name in what
+    }
     if what == WHAT and NOTHING in made["pareto"]:
         del made["pareto"]  # Few folders hold a search.
     return made
 
 
-def text_of(made: Mapping[str, pd.DataFrame], kind: str) -> str:
-    """Several tables in one text, each with its title (as a comment in LaTeX and CSV)."""
+def text_of(made: Mapping[str, pd.DataFrame], kind: str, told: Sequence[str] = ()) -> str:
+    """Several tables in one text, each with its title (as a comment in LaTeX and CSV); notes first."""
+    if len(made) == 1:
+        return render(next(iter(made.values())), kind)
     mark = {"md": "## ", "latex": "% ", "csv": "# "}[kind]
     blank = "\n" if kind == "md" else ""
-    parts = [f"{mark}{TITLES[name]}\n{blank}{render(table, kind)}" for name, table in made.items()]
-    return "\n".join(parts) if len(made) > 1 else render(next(iter(made.values())), kind)
+    parts = [f"{mark.replace('## ', '')}{note}\n" for note in told]
+    parts += [f"{mark}{TITLES[name]}\n{blank}{render(table, kind)}" for name, table in made.items()]
+    return "\n".join(parts)
 
 
-def write(made: Mapping[str, pd.DataFrame], kind: str, out: Path) -> list[Path]:
-    """A file a table in a folder, or one file for all if `out` has an ending."""
+def write(
+    made: Mapping[str, pd.DataFrame], kind: str, out: Path, told: Sequence[str] = ()
+) -> list[Path]:
+    """A file a table in a folder, or one file for all, with the notes, if `out` has an ending."""
     if out.suffix and not out.is_dir():
         out.parent.mkdir(parents=True, exist_ok=True)
-        out.write_text(text_of(made, kind), encoding="utf-8")
+        out.write_text(text_of(made, kind, told), encoding="utf-8")
         return [out]
     out.mkdir(parents=True, exist_ok=True)
     paths = []
@@ -114,17 +126,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print or write what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
     try:
-        made = tables(
-            options.results, options.what, options.target, options.metric, options.baseline
-        )
+        of = compared(options.results, options.target, options.metric)
+        made, told = tables(of, options.what, options.baseline), notes(of, options.baseline)
         if options.out is None:
-            print(text_of(made, options.format), end="")
-            return 0
-        for path in write(made, options.format, options.out):
-            print(path)
+            print(text_of(made, options.format, told), end="")
+        else:
+            print(*write(made, options.format, options.out, told), sep="\n")
     except (LoadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
+    for note in told:
+        print(f"note: {note}", file=sys.stderr)
     return 0
 
 
@@ -151,7 +163,8 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         default=(),
         metavar="METHOD",
-        help="algorithms or methods that savings are against (default: each)",
+        help="algorithms or methods that savings and significance are against (default: each, or FedAvg "
+        "of many)",
     )
     return parser
 
@@ -160,13 +173,14 @@ def add_target(parser: argparse.ArgumentParser) -> None:
     """The options that choose what is to be reached."""
     parser.add_argument(
         "--metric",
-        help=f"column of the table rounds for the target (default: {PANEL}, or {OWN} where a run "
-        "lacks it)",
+        help=f"what is to reach the target: of {', '.join(BETTER)} (default: {PANEL}, or {OWN} where "
+        "a run lacks it)",
     )
     parser.add_argument(
         "--target",
         type=float,
-        help="value to reach, of a loss from above (default: the worst of the runs' best)",
+        help="value to reach, of a loss from above (default: in each setting the worst of the "
+        "finished runs' best)",
     )
 
 

@@ -199,11 +199,13 @@ def test_options_and_rounds_are_other_methods_and_settings(
     write_run(tmp_path, "a", algorithm="spatl", config=config(0.5, 1))
     write_run(tmp_path, "b", algorithm="spatl", config=config(0.5, 2), seed=1)
     write_run(tmp_path, "c", algorithm="spatl", config=config(1.0, 1))
-    write_run(tmp_path, "d", algorithm="spatl", config=config(1.0, 1), rounds=9)
+    write_run(
+        tmp_path, "d", algorithm="spatl", config=config(1.0, 1), evaluations=[(0.5, 0.25)] * 9
+    )
     table = accuracy(compared(tmp_path))
     found = table[["rounds", "method", "seeds"]].to_dict("list")
     assert found == {
-        "rounds": [3, 3, 9],
+        "rounds": [1, 1, 9],
         "method": ["SPATL, keep 0.5", "SPATL, keep 1", "SPATL, keep 1"],
         "seeds": [2, 1, 1],
     }
@@ -214,7 +216,7 @@ def test_runs_that_never_ended_are_told_and_counted_nowhere(
 ) -> None:
     write_run(tmp_path, "a", status="running")
     write_run(tmp_path, "b", [(None, None)], status="failed", algorithm="spatl")
-    made = tables(tmp_path)
+    made = tables(compared(tmp_path))
     assert made["accuracy"]["unfinished"].tolist() == [1, 1]
     assert made["accuracy"]["seeds"].tolist() == [0, 0]
     for table in made.values():
@@ -246,8 +248,8 @@ def test_the_command_writes_each_format(
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--metric", "colour"], "rounds has no column 'colour'"),
-        (["--metric", "run_id"], "metric must be a number, got column 'run_id'"),
+        (["--metric", "colour"], "metric must be one of local_test_accuracy_mean, panel"),
+        (["--metric", "run_id"], "metric must be one of local_test_accuracy_mean, panel"),
         (
             ["--baseline", "fedsgd"],
             "baseline must be an algorithm or method of these runs, got 'fedsgd'",

@@ -67,7 +67,7 @@ def test_csv_has_mean_deviation_and_number_in_columns_of_their_own() -> None:
         ([], UNKNOWN),
         ([np.nan], UNKNOWN),
         ([0.5], "0.5"),
-        ([0.5, np.nan], "0.5"),
+        ([0.5, np.nan], "0.5 (1 of 2 seeds)"),
         ([0.25, 0.75], "0.50 ± 0.35"),
         ([10.0, 13.0], "11.5 ± 2.1"),
         ([100.0, 300.0], "200 ± 141"),

@@ -56,7 +56,7 @@ def test_phases_are_means_and_what_is_in_none_is_other(make_frames: MakeFrames) 
     )  # fmt: skip
     (row,) = phases({"FedAvg": rounds}).to_dict("records")
     assert row == {"train": 1.5, "aggregate": 0.5, "evaluate": 1.0, "other": 0.5, "total": 3.5}
-    figure = phases_figure(curves(runs, rounds), rounds)
+    figure = phases_figure(curves(runs, rounds))
     (axes,) = figure.axes
     assert [patch.get_width() for patch in axes.patches] == [1.5, 0.5, 1.0, 0.5]
     assert [patch.get_x() for patch in axes.patches] == [0.0, 1.5, 2.0, 3.0]
@@ -68,8 +68,11 @@ def test_phases_are_means_and_what_is_in_none_is_other(make_frames: MakeFrames) 
 def test_the_distribution_over_clients_pools_seeds(make_frames: MakeFrames) -> None:
     runs = {f"s{seed}": ({"seed": seed}, [(0.5, 0.5)], MB, MB) for seed in (0, 1)}
     values = pd.DataFrame(
-        {"run_id": ["s0", "s0", "s1", "s1"], "local_test_accuracy": [0.5, 0.25, 1.0, 0.75]}
-    )
+        {
+            "run_id": ["s0", "s0", "s1", "s1"], "client": [0, 1, 0, 1],
+            "local_test_accuracy": [0.5, 0.25, 1.0, 0.75],
+        }
+    )  # fmt: skip
     (axes,) = clients_figure(curves(*make_frames(runs)), values).axes
     (line,) = axes.get_lines()
     np.testing.assert_array_equal(line.get_xdata(), [0.25, 0.25, 0.5, 0.75, 1.0])

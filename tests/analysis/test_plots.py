@@ -82,10 +82,10 @@ def test_pictures_and_summary_compare_over_the_panel_where_it_is_known(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     new = write_run(tmp_path / "new", "new", AVG, panel=[0.25, None, 0.375])
-    table, _ = save(new, tmp_path / "out", "svg", what=["rounds"])
+    table, _ = save(Drawing(new), tmp_path / "out", "svg", ["rounds"])
     assert table["final_own_test_accuracy"].tolist() == [0.375]
     old = write_run(tmp_path / "old", "old", AVG)
-    table, _ = save([old, new], tmp_path / "out", "svg", what=["rounds"])
+    table, _ = save(Drawing([old, new]), tmp_path / "out", "svg", ["rounds"])
     assert table["final_own_test_accuracy"].tolist() == [0.5, 0.5]
     assert Drawing(new).metrics == [PANEL, GLOBAL]
     assert Drawing([old, new]).metrics == [OWN, GLOBAL]
@@ -104,7 +104,7 @@ def _seeds(make_frames: MakeFrames) -> tuple[pd.DataFrame, pd.DataFrame]:
 def test_seeds_are_one_line_with_a_band(make_frames: MakeFrames) -> None:
     """Means 0.375 and 0.5 in rounds 0 and 2; deviations |a - b| / sqrt(2), n - 1 in the denominator."""
     drawn = curves(*_seeds(make_frames))
-    assert [(c.label, c.run_ids) for c in drawn] == [("FedAvg", ["s0", "s1"])]
+    assert [(c.label, c.runs) for c in drawn] == [("FedAvg", {"s0": 0, "s1": 1})]
     figure = rounds_figure(drawn, [OWN])
     (axes,) = figure.axes
     assert _lines(axes) == {"FedAvg": ([0, 2], [0.375, 0.5])}

@@ -30,7 +30,7 @@ pytestmark = pytest.mark.integration
 
 def curve(run_id: str, **columns: list[float]) -> Curve:
     rounds = pd.DataFrame({"round": range(len(next(iter(columns.values())))), **columns})
-    return Curve(f"run {run_id}", "digits", "#000000", "-", "o", rounds.assign(run_id=run_id))
+    return Curve(f"run {run_id}", "digits", "#000000", "-", "o", rounds.assign(seed=0), {run_id: 0})
 
 
 def runs_of(**algorithms: dict[str, Any]) -> pd.DataFrame:
@@ -39,27 +39,27 @@ def runs_of(**algorithms: dict[str, Any]) -> pd.DataFrame:
 
 
 def layers_of(run_id: str, ratio: str = "inference_keep_ratio") -> pd.DataFrame:
-    """Two clients, two rounds, layers b and a in the network's order."""
+    """As `mean_ratios` gives them: two rounds, layers b and a in the network's order."""
     rows = [
         {
             "run_id": run_id,
             "round": round_,
-            "client": client,
             "layer": layer,
             "keep_ratio": 0.5,
-            "inference_keep_ratio": None,
-            ratio: 0.1 * (1 + round_) + 0.2 * client + 0.3 * (layer == "a"),
+            "inference_keep_ratio": np.nan,
+            ratio: 0.2 + 0.1 * round_ + 0.3 * (layer == "a"),
         }
         for round_ in (0, 1)
-        for client in (0, 1)
         for layer in ("b", "a")
     ]
     return pd.DataFrame(rows)
 
 
 @pytest.mark.parametrize("ratio", ["inference_keep_ratio", "keep_ratio"])
-def test_ratios_are_means_over_clients_in_the_networks_order(ratio: str) -> None:
-    table = keep_ratios(["x"], pd.concat([layers_of("x", ratio), layers_of("y")]))
+def test_ratios_are_of_the_curves_runs_in_the_networks_order(ratio: str) -> None:
+    table = keep_ratios(
+        curve("x", density=[1.0]), pd.concat([layers_of("x", ratio), layers_of("y")])
+    )
     assert table.index.tolist() == ["b", "a"]
     assert table.columns.tolist() == [0, 1]
     np.testing.assert_allclose(table, [[0.2, 0.3], [0.5, 0.6]])
@@ -126,6 +126,6 @@ def test_a_run_with_an_agent_has_all_pictures_and_one_without_selection_none(
     by = whole.groupby(["round", "layer"], sort=False)["keep_ratio"].mean()
     assert means["layer"].tolist() == [layer for _, layer in by.index]
     np.testing.assert_allclose(means["keep_ratio"], by)
-    _, paths = save(tmp_path, tmp_path / "out", what=["flops", "keep", "reward"])
+    _, paths = save(Drawing(tmp_path), tmp_path / "out", what=["flops", "keep", "reward"])
     assert chosen <= {path.name for path in paths}
     assert all((tmp_path / "out" / name).stat().st_size > 5000 for name in chosen)

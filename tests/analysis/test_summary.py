@@ -7,14 +7,16 @@ from io import StringIO
 from pathlib import Path
 
 import pandas as pd
+import pyarrow as pa
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from analysis.formats import UNKNOWN, to_csv, to_markdown
 from analysis.load import LoadError
-from analysis.metrics import GLOBAL, OWN, PANEL, own_split
+from analysis.metrics import BETTER, GLOBAL, HIGHER, LOWER, OWN, PANEL, own_split
 from analysis.summary import NO_FEDAVG, NOT_REACHED, summarise, summary
+from spatl_ray.results.schema import file_schema
 
 pytestmark = pytest.mark.integration
 
@@ -102,6 +104,7 @@ def test_every_evaluated_run_reaches_the_default_target(values: list[list[float 
         [
             {"run_id": f"r{i}", "status": "running", "algorithm": "fedavg", "dataset": "d"}
             | {"partition": "p", "model": "m", "seed": i, "clients": 1, "sample_ratio": 1.0}
+            | {"rounds": 5}
             for i in range(len(values))
         ]
     )
@@ -214,8 +217,8 @@ def test_runs_that_did_not_get_far_are_shown_without_blanks(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
     write_run(tmp_path, "done", [(0.5, 0.25)])
-    write_run(tmp_path, "begun", [], status="running", algorithm="spatl")
-    write_run(tmp_path, "blind", [(None, None)], status="failed", algorithm="fedper")
+    write_run(tmp_path, "begun", [], status="running", algorithm="spatl", rounds=1)
+    write_run(tmp_path, "blind", [(None, None)], status="failed", algorithm="fedper", rounds=1)
     table = summary(tmp_path).set_index("run_id")
     assert table["status"].to_dict() == {"begun": "running", "blind": "failed", "done": "finished"}
     assert table["rounds"].to_dict() == {"begun": 0, "blind": 1, "done": 1}
@@ -227,14 +230,21 @@ def test_runs_that_did_not_get_far_are_shown_without_blanks(
         assert "nan" not in text
 
 
-def test_a_metric_must_be_a_number_that_is_there(tmp_path: Path, write_run: WriteRun) -> None:
+@pytest.mark.parametrize("metric", ["accuracy", "run_id", "control_norm"])
+def test_a_metric_must_have_a_direction(tmp_path: Path, write_run: WriteRun, metric: str) -> None:
+    """Nothing is guessed from its name; the norm of a control variate is better neither way."""
     write_run(tmp_path, "a")
-    with pytest.raises(LoadError, match="no column 'accuracy'"):
-        summary(tmp_path, metric="accuracy")
-    with pytest.raises(LoadError, match="metric must be a number, got column 'run_id'"):
-        summary(tmp_path, metric="run_id")
+    told = "metric must be one of local_test_accuracy_mean, .*, train_loss, .*, got '" + metric
+    with pytest.raises(LoadError, match=told):
+        summary(tmp_path, metric=metric)
     with pytest.raises(LoadError, match="holds no results"):
         summary(tmp_path / "rounds")
+
+
+def test_every_metric_is_a_number_of_table_rounds() -> None:
+    schema = file_schema("rounds")
+    assert all(pa.types.is_floating(schema.field(name).type) for name in BETTER)
+    assert set(BETTER.values()) == {HIGHER, LOWER}
 
 
 def test_csv_keeps_every_bit(make_frames: MakeFrames) -> None:
