@@ -93,14 +93,13 @@ def compared(results: Results, target: float | None = None, metric: str | None =
     return Compared(results, with_figures(runs, rounds, target, metric or own, own), rounds, own)
 
 
-def notes(of: Compared, baselines: Sequence[str] = ()) -> list[str]:
-    """What a reader of the tables has to know: runs that are in no mean, pairs that are not compared."""
-    told = [note] if (note := lacking_rounds(of)) else []
+def lacking_pairs(of: Compared, baselines: Sequence[str] = ()) -> str:
+    """Between which methods savings and significance leave pairs out; "" if none."""
     methods, against = of.finished["label"].nunique(), len(opponents(of, baselines))
-    if not baselines and against < methods:
-        whom = "FedAvg only" if against else "none of them: name some with --baseline"
-        told.append(f"Savings and significance of {methods} methods are against {whom}.")
-    return told
+    if baselines or against == methods:
+        return ""
+    whom = "FedAvg only" if against else "none of them: name some with --baseline"
+    return f"Savings and significance of {methods} methods are against {whom}."
 
 
 def lacking_rounds(of: Compared) -> str:

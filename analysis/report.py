@@ -22,7 +22,6 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.comparisons import notes
 from analysis.curves import LINES, Curve
 from analysis.formats import NOTHING, Spread, cell_text
 from analysis.load import LoadError, Results, holds, load, run_ids
@@ -36,7 +35,7 @@ from analysis.metrics import (
 )
 from analysis.plots import PICTURES, Drawing, figures
 from analysis.tables import TITLES as TABLE_TITLES
-from analysis.tables import add_target, tables
+from analysis.tables import add_target, notes, tables
 
 MOST_POINTS = 200
 """Of a line: enough for a chart of 500 pixels; longer runs are thinned evenly."""

@@ -103,7 +103,8 @@ def with_figures(
     figures = pd.concat(parts, axis=1).reindex(runs["run_id"]).astype(float)
     lacking = (runs["status"] == INCOMPLETE).to_numpy()
     figures = figures.mask(lacking[:, None] & (figures.columns != "rounds_done"))
-    begun = ["rounds_done", "MB_up", "MB_down", "seconds"]
+    figures["rounds_done"] = figures["rounds_done"].fillna(0.0)
+    begun = ["MB_up", "MB_down", "seconds"]
     figures.loc[~lacking, begun] = figures.loc[~lacking, begun].fillna(0.0)
     figures["target"] = [_target_text(metric, value) for value in aim]
     return runs.merge(figures.rename_axis("run_id").reset_index(), on="run_id")

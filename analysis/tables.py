@@ -21,7 +21,8 @@ from analysis.comparisons import (
     compared,
     cost,
     fairness,
-    notes,
+    lacking_pairs,
+    lacking_rounds,
     savings,
     targets,
 )
@@ -95,6 +96,12 @@ def tables(
     return made
 
 
+def notes(of: Compared, what: Sequence[str] = WHAT, baselines: Sequence[str] = ()) -> list[str]:
+    """What a reader of the tables has to know: runs that are in no mean, pairs that are not compared."""
+    pairs = lacking_pairs(of, baselines) if PAIRED.keys() & set(what) else ""
+    return [note for note in (lacking_rounds(of), pairs) if note]
+
+
 def text_of(made: Mapping[str, pd.DataFrame], kind: str, told: Sequence[str] = ()) -> str:
     """Several tables in one text, each with its title (as a comment in LaTeX and CSV); notes first."""
     if len(made) == 1:
@@ -127,7 +134,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         of = compared(options.results, options.target, options.metric)
-        made, told = tables(of, options.what, options.baseline), notes(of, options.baseline)
+        made = tables(of, options.what, options.baseline)
+        told = notes(of, options.what, options.baseline)
         if options.out is None:
             print(text_of(made, options.format, told), end="")
         else:

@@ -9,14 +9,15 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+from scipy.stats import wilcoxon
 
-from analysis.comparisons import accuracy, compared, cost, fairness, savings, targets
-from analysis.formats import Spread, to_markdown
+from analysis.comparisons import MOST_PAIRED, accuracy, compared, cost, fairness, savings, targets
+from analysis.formats import NOTHING, Spread, to_markdown
 from analysis.load import LoadError
 from analysis.metrics import GLOBAL
-from analysis.significance import FEW, holm, significance
+from analysis.significance import FEW, holm, signed_rank_p, significance
 from analysis.summary import NOT_REACHED
-from analysis.tables import WHAT, main, tables
+from analysis.tables import WHAT, main, notes, tables
 
 pytestmark = pytest.mark.integration
 
@@ -267,3 +268,53 @@ def test_a_config_that_is_no_object_is_refused(tmp_path: Path, write_run: WriteR
     write_run(tmp_path, "a", config="[1]")
     with pytest.raises(LoadError, match="the config of run 'a' is no JSON object"):
         compared(tmp_path)
+
+
+def test_signed_ranks_by_hand() -> None:
+    """|d| of 1, 2, 3: T+ is 0 to 6 in 1, 1, 1, 2, 1, 1, 1 of 8 ways. Ranks 1.5, 1.5, 3: 0, 1.5, 3, ..."""
+    assert signed_rank_p(np.array([])) == 1.0
+    assert signed_rank_p(np.array([-2.0])) == 1.0
+    assert signed_rank_p(np.array([1.0, 2.0, 3.0])) == 2 / 8
+    assert signed_rank_p(np.array([-1.0, 2.0, 3.0])) == 2 * 2 / 8
+    assert signed_rank_p(np.array([-1.0, 1.0, 3.0])) == 2 * 3 / 8, "T+ 4.5 or 6: 3 of 8 ways"
+
+
+@pytest.mark.parametrize("n", [5, 12, 40])
+def test_signed_ranks_are_those_of_scipy(n: int) -> None:
+    differences = np.random.default_rng(n).normal(0.3, 1.0, n)
+    assert signed_rank_p(differences) == pytest.approx(wilcoxon(differences).pvalue)
+
+
+def test_rounding_of_floats_is_no_difference_and_breaks_no_tie(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    """0.1 + 0.2 is 0.3 but for the last bit: a pair without difference; three others are a tie."""
+    pairs = [(0.1 + 0.2, 0.3), (0.5, 0.4), (0.7, 0.6), (0.3, 0.2)]
+    for seed, (spatl, fedavg) in enumerate(pairs):
+        write_run(tmp_path, f"s{seed}", [(spatl, 0.5)], algorithm="spatl", seed=seed)
+        write_run(tmp_path, f"a{seed}", [(fedavg, 0.5)], algorithm="fedavg", seed=seed)
+    own, whole = significance(compared(tmp_path), ["fedavg"]).to_dict("records")
+    assert (own["method"], own["against"]) == ("SPATL", "FedAvg")
+    assert (own["pairs"], own["wins"], own["losses"]) == (4, 3, 0)
+    assert own["p"] == own["least_p"] == 2 / 2**3
+    assert (whole["wins"], whole["p"], whole["least_p"]) == (0, 1.0, 1.0)
+
+
+def test_a_search_is_compared_with_baselines_only(tmp_path: Path, write_run: WriteRun) -> None:
+    """Of more methods than `MOST_PAIRED`, each with FedAvg, or with what is named; without any, none."""
+    for i in range(MOST_PAIRED + 1):
+        config = json.dumps({"algorithm": {"keep": i}})
+        write_run(tmp_path, f"t{i:02}", algorithm="spatl", config=config)
+    of = compared(tmp_path)
+    assert NOTHING in savings(of)
+    assert NOTHING in significance(of)
+    assert notes(of) == [
+        "Savings and significance of 21 methods are against none of them: name some with --baseline."
+    ]
+    assert notes(of, ["accuracy"]) == []
+    assert savings(of, ["SPATL, keep 3"])["against"].tolist() == ["SPATL, keep 3"] * MOST_PAIRED
+    write_run(tmp_path, "avg", algorithm="fedavg")
+    of = compared(tmp_path)
+    assert savings(of)["against"].tolist() == ["FedAvg"] * (MOST_PAIRED + 1)
+    assert set(significance(of)["against"]) == {"FedAvg"}
+    assert notes(of) == ["Savings and significance of 22 methods are against FedAvg only."]

@@ -8,12 +8,15 @@ from collections.abc import Callable
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.cbook import is_math_text
+from matplotlib.text import Text
 
 from analysis.bars import phases, phases_figure, target_figure
 from analysis.curves import curves
 from analysis.formats import spread
+from analysis.lines import rounds_figure
 from analysis.load import LoadError
-from analysis.metrics import VALIDATION
+from analysis.metrics import OWN, VALIDATION
 from analysis.pareto import front, front_table, pareto_figure, trials
 from analysis.spreads import clients_figure, partition_figure, partitions
 from analysis.summary import NOT_REACHED
@@ -22,6 +25,7 @@ pytestmark = pytest.mark.integration
 
 MakeFrames = Callable[..., tuple[pd.DataFrame, pd.DataFrame]]
 MB = 10**6
+VALUES = [(0.5, 0.5)]
 
 
 def test_bars_to_the_target_are_sorted_and_say_who_never_arrives(make_frames: MakeFrames) -> None:
@@ -160,3 +164,35 @@ def test_the_picture_of_a_search_tells_stopped_trials_apart(make_frames: MakeFra
     assert len(done.get_offsets()) == 3
     assert axes.get_title() == "night: 5 trials, 3 to the end"
     assert axes.get_ylabel() == "validation accuracy (fraction)"
+
+
+def test_dollars_and_underscores_in_names_are_shown(make_frames: MakeFrames) -> None:
+    """Two dollars are no formula, and a legend does not leave out what begins with an underscore."""
+    names = {"own:_Mine": "_Mine", "own:A$_x^$B": "A$_x^$B"}
+    trial: dict[str, object] = {"sweep_id": "$x_$", "dataset": "_d$1$", "holdings": "[[1, 1]]"}
+    runs, rounds = make_frames(
+        {
+            name: (trial | {"algorithm": name, "trial_id": name, "clients": i + 1}, VALUES, MB, MB)
+            for i, name in enumerate(names)
+        }
+    )
+    rounds[VALIDATION] = rounds["seconds_train"] = 0.5
+    drawn = curves(runs, rounds)
+    values = pd.DataFrame({"run_id": list(names), "client": 0, "local_test_accuracy": 0.5})
+    for figure in (rounds_figure(drawn, [OWN]), clients_figure(drawn, values), phases_figure(drawn),
+                   partition_figure(runs), pareto_figure(trials(runs, rounds))):  # fmt: skip
+        figure.draw_without_rendering()
+        texts = [text.get_text() for text in figure.findobj(Text) if text.get_text()]
+        assert not [text for text in texts if is_formula(text) and "10$^6$" not in text]
+    legends = [rounds_figure(drawn, [OWN]).legends[0], clients_figure(drawn, values).legends[0],
+               pareto_figure(trials(runs, rounds)).axes[0].get_legend()]  # fmt: skip
+    for legend in legends:
+        shown = {text.get_text().strip().replace(r"\$", "$") for text in legend.get_texts()}
+        assert set(names.values()) <= shown
+    bars = [text.get_text() for text in phases_figure(drawn).axes[0].get_yticklabels()]
+    assert bars == [r"A\$_x^\$B"] or bars == [" _Mine"]
+
+
+def is_formula(text: str) -> bool:
+    """Whether matplotlib takes some of it for mathematics."""
+    return bool(is_math_text(text))

@@ -77,6 +77,13 @@ def test_the_heat_map_has_a_panel_a_run_and_says_what_it_leaves_out() -> None:
     assert figure.axes[0].get_title() == "digits\nrun r0\nequal ratios, l1"
 
 
+@pytest.mark.parametrize("config", ["{}", '{"algorithm": "mine"}', '{"algorithm": null}'])
+def test_a_config_without_the_section_algorithm_is_drawn(config: str) -> None:
+    runs = pd.DataFrame({"run_id": ["x"], "config": [config]})
+    figure = keep_ratio_figure([curve("x", density=[1.0])], layers_of("x"), runs)
+    assert figure.axes[0].get_title() == "digits\nrun x\nequal ratios, criterion not known"
+
+
 def test_accuracy_against_flops_is_a_line_a_criterion_and_a_point_a_setting() -> None:
     inference = [{"inference": {"criterion": "l2", "flops": budget}} for budget in (0.8, 0.4)]
     runs = runs_of(a=inference[0], b=inference[0], c=inference[1], d={"agent": {"budget": 0.5}})
@@ -108,6 +115,7 @@ def test_rewards_are_those_of_rounds_that_tuned() -> None:
         ({"criterion": "update", "allocation": "global"}, "over all layers, update"),
         ({"criterion": "update", "inference": {"criterion": "l1"}}, "equal ratios, l1"),
         ({"agent": {"budget": 0.5}, "inference": {"criterion": "taylor"}}, "agent, taylor"),
+        ({}, "equal ratios, criterion not known"),
     ],
 )
 def test_what_decides_has_a_name(algorithm: dict[str, Any], name: str) -> None:
