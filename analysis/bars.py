@@ -37,10 +37,11 @@ def target_figure(table: pd.DataFrame, drawn: Sequence[Curve]) -> Figure:
     colours = {} if is_crowded else {curve.label: curve.colour for curve in drawn}
     table = table[table["seeds"] > 0]
     groups = [(setting, _by_bytes(own)) for setting, own in table.groupby("setting", sort=False)]
-    figure, axes = grid_of(6.6, [_FRAME + _BAR * len(own) for _, own in groups])
+    figure, axes = grid_of(6.6, [_FRAME + _BAR * min(len(own), MOST_BARS) for _, own in groups])
     for panel, (setting, own) in zip(axes, groups, strict=True):
-        _draw_targets(panel, own, colours)
-        dress(panel, setting_title(str(setting), _goal(own)))
+        _draw_targets(panel, own.head(MOST_BARS), colours)
+        title = _goal(own) + _left_out(len(own), "dearer")
+        dress(panel, setting_title(str(setting), title))
         panel.grid(visible=False, axis="y")
     return figure
 
@@ -50,10 +51,15 @@ def _goal(own: pd.DataFrame) -> str:
     return f"Bytes until {GOALS.get(metric, metric)} {value}"
 
 
+def _left_out(methods: int, how: str) -> str:
+    more = methods - MOST_BARS
+    return f"\n{more} {how} methods are not shown" if more > 0 else ""
+
+
 def _by_bytes(own: pd.DataFrame) -> pd.DataFrame:
     """The cheapest first; those that never arrive last. Without methods of which no run has finished."""
     cost = own["MB_to_target"].map(_mean)
-    return own.assign(cost=cost).sort_values("cost", na_position="last").head(MOST_BARS)
+    return own.assign(cost=cost).sort_values("cost", na_position="last")
 
 
 def _mean(value: object) -> float:
@@ -110,8 +116,7 @@ def phases_figure(drawn: Sequence[Curve]) -> Figure:
         table = phases({c.label: c.rounds for c in own})
         shown = table.sort_values("total").head(MOST_BARS)
         _draw_phases(panel, shown)
-        more = len(table) - len(shown)
-        title = "Seconds of a round" + (f" ({more} slower methods are not shown)" if more else "")
+        title = "Seconds of a round" + _left_out(len(table), "slower")
         dress(panel, setting_title(setting, title))
         panel.grid(visible=False, axis="y")
     handles, labels = axes[0].get_legend_handles_labels()

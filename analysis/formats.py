@@ -86,11 +86,18 @@ def nothing(needed: str) -> pd.DataFrame:
 
 def to_markdown(frame: pd.DataFrame) -> str:
     """The frame as a Markdown table; floats with four significant digits, nothing blank."""
-    lines = [list(frame.columns), ["---"] * len(frame.columns), *_rows(frame)]
-    escaped = [
-        [str(cell).replace("|", "\\|").replace("\n", " ") for cell in line] for line in lines
+    head, *body = [
+        [_markdown(cell) for cell in line] for line in [list(frame.columns), *_rows(frame)]
     ]
-    return "".join(f"| {' | '.join(line)} |\n" for line in escaped)
+    lines = [head, ["---"] * len(head), *body]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+def _markdown(cell: object) -> str:
+    """A cell without what ends it, or what is a formula, an emphasis or a tag."""
+    text = str(cell).replace("\n", " ")
+    text = "".join(f"\\{c}" if c in "\\|$*`<" else c for c in text)
+    return f"\\{text}" if text.startswith("_") else text
 
 
 def to_latex(frame: pd.DataFrame) -> str:

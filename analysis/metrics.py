@@ -65,6 +65,7 @@ TITLES = {
     GLOBAL: "Global test set",
     COSINE: "Do clients pull the same way?",
     CONTROL_NORM: "Server's control variate",
+    REWARD: "Reward while heads are tuned\nmean over the clients that tune one",
 }
 GOALS = {
     OWN: "accuracy on own test splits",
@@ -76,6 +77,7 @@ GOALS = {
 UNITS = {
     COSINE: "cosine of updates with their sum",
     CONTROL_NORM: "L2 norm (loss / parameter)",
+    REWARD: "accuracy (fraction)",
 }
 """What stands at the axis of a metric."""
 

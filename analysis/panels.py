@@ -108,7 +108,13 @@ def grid_of(
 
 def setting_title(setting: str, title: str) -> str:
     """The setting, if there is more than one, above what is shown."""
-    return "\n".join([*map(escaped, textwrap.wrap(setting, _TITLE)), title])
+    return f"{wrapped(setting)}\n{title}" if setting else title
+
+
+def wrapped(text: str, width: int = _TITLE) -> str:
+    """Names, escaped, in lines of at most so many characters."""
+    lines = [part for line in text.splitlines() for part in textwrap.wrap(line, width)]
+    return "\n".join(map(escaped, lines))
 
 
 def escaped(text: str) -> str:

@@ -13,7 +13,7 @@ from analysis.curves import COLOURS, MARKERS
 from analysis.formats import nothing
 from analysis.methods import FINISHED, differing_options, options_of
 from analysis.metrics import BYTES, MEGABYTE, VALIDATION, name_of
-from analysis.panels import dress, escaped, log_scale
+from analysis.panels import dress, escaped, log_scale, setting_title
 
 _PANEL = (6.4, 4.2)  # inches
 
@@ -100,10 +100,10 @@ def pareto_figure(table: pd.DataFrame) -> Figure:
     for axes, (sweep, own) in zip(grid, sweeps, strict=True):
         _draw(axes, own, algorithms)
         finished = int((own["status"] == FINISHED).sum())
-        dress(axes, f"{escaped(str(sweep))}: {len(own)} trials, {finished} to the end")
+        dress(axes, setting_title(str(sweep), f"{len(own)} trials, {finished} to the end"))
         axes.set_xlabel("sent up and down (MB = 10$^6$ bytes)")
         axes.set_ylabel("validation accuracy (fraction)")
-        axes.legend(frameon=False, fontsize=8)
+        axes.legend(loc="upper left", bbox_to_anchor=(0, -0.2), ncols=2, frameon=False, fontsize=8)
     return figure
 
 

@@ -132,13 +132,11 @@ class Drawing:
 
     def flops(self) -> list[Figure]:
         """Accuracy of what is kept against its FLOPs."""
-        own = self.knowing(FLOPS, KEPT)
-        return [flops_figure(own, self.runs)] if own else []
+        return [flops_figure(page, self.runs) for page in pages(self.knowing(FLOPS, KEPT))]
 
     def rewards(self) -> list[Figure]:
         """The agents' rewards."""
-        own = self.knowing(REWARD)
-        return [reward_figure(own)] if own else []
+        return [reward_figure(page) for page in pages(self.knowing(REWARD))]
 
     def pareto(self) -> list[Figure]:
         """The fronts of searches."""

@@ -7,21 +7,23 @@ from collections.abc import Mapping, Sequence
 
 import pandas as pd
 import pyarrow as pa
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
 from analysis.curves import COLOURS, MARKERS, Curve
 from analysis.formats import UNKNOWN
+from analysis.lines import rounds_figure
 from analysis.load import Results, each_run
 from analysis.methods import config_of
 from analysis.metrics import FLOPS, KEPT, REWARD
-from analysis.panels import draw_line, dress, escaped
+from analysis.panels import by_setting, dress, escaped, grid_of, setting_title, wrapped
 
 LAYER_COLUMNS = ["round", "layer", "keep_ratio", "inference_keep_ratio"]
 MOST_PANELS = 9
 """Methods in the picture of keep ratios."""
 
 _COLUMNS = 3
+_TITLE = 44  # characters that find room above a panel
 
 
 def mean_ratios(results: Results) -> pd.DataFrame:
@@ -54,8 +56,8 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
     shown = []
     for curve in drawn[:MOST_PANELS]:
         name = decided_by(algorithms[next(iter(curve.runs))])
-        parts = [escaped(part) for part in (curve.setting, curve.label, name) if part]
-        shown.append(("\n".join(parts), keep_ratios(curve, layers)))
+        title = "\n".join([curve.setting, curve.label, name])
+        shown.append((wrapped(title, _TITLE), keep_ratios(curve, layers)))
     columns = min(len(shown), _COLUMNS)
     rows = -(-len(shown) // columns)
     height = max(3.0, 0.17 * max(len(table) for _, table in shown) + 1)
@@ -94,40 +96,37 @@ def keep_ratios(curve: Curve, layers: pd.DataFrame) -> pd.DataFrame:
 
 def reward_figure(drawn: Sequence[Curve]) -> Figure:
     """The agents' reward by round: accuracy of what is kept on the clients' validation samples."""
-    figure = Figure(figsize=(6.4, 4), layout="constrained")
-    axes = figure.subplots()
-    for curve in drawn:
-        draw_line(axes, curve, "round", REWARD)
-    dress(axes, "Reward while heads are tuned\nmean over the clients that tune one")
-    axes.set(xlabel="communication round", ylabel="accuracy (fraction)")
-    axes.xaxis.set_major_locator(MaxNLocator(integer=True))
-    axes.legend(frameon=False, fontsize=8)
-    return figure
+    return rounds_figure(drawn, [REWARD])
 
 
 def flops_figure(drawn: Sequence[Curve], runs: pd.DataFrame) -> Figure:
     """Accuracy of what is kept against its FLOPs, at the last evaluation: a line a criterion.
 
-    Accuracy is without fine-tuning, on the clients' own test splits. Runs of one criterion and options
-    that differ in their seed only are one point: their mean, and the range of their accuracies.
+    Accuracy is without fine-tuning, on the clients' own test splits. Seeds of one criterion and options
+    are one point: their mean, and the range of their accuracies. A panel a setting.
     """
-    points = _points(drawn, runs)
-    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
-    axes = figure.subplots()
-    for index, (name, own) in enumerate(points.groupby("decided by", sort=True)):
-        at = own.groupby("options").agg(
-            x=("flops", "mean"), y=("accuracy", "mean"), low=("accuracy", "min"),
-            high=("accuracy", "max"),
-        ).sort_values("x")  # fmt: skip
-        axes.errorbar(
-            at["x"], at["y"], yerr=[at["y"] - at["low"], at["high"] - at["y"]], label=str(name),
-            color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
-            markersize=5, linewidth=1.4, capsize=2,
-        )  # fmt: skip
-    dress(axes, "What is kept, without fine-tuning\nclients' own test splits")
-    axes.set(xlabel="FLOPs of inference, of the dense network's", ylabel="accuracy (fraction)")
-    axes.legend(frameon=False, fontsize=8)
+    settings = by_setting(drawn)
+    figure, grid = grid_of(6.4, [4.2] * len(settings))
+    for axes, (setting, own) in zip(grid, settings.items(), strict=True):
+        points = _points(own, runs)
+        for index, (name, part) in enumerate(points.groupby("decided by", sort=True)):
+            _draw_points(axes, part, str(name), index)
+        title = "What is kept, without fine-tuning\nclients' own test splits"
+        dress(axes, setting_title(setting, title))
+        axes.set(xlabel="FLOPs of inference, of the dense network's", ylabel="accuracy (fraction)")
+        axes.legend(frameon=False, fontsize=8)
     return figure
+
+
+def _draw_points(axes: Axes, own: pd.DataFrame, name: str, index: int) -> None:
+    at = own.groupby("options").agg(
+        x=("flops", "mean"), y=("accuracy", "mean"), low=("accuracy", "min"), high=("accuracy", "max")
+    ).sort_values("x")  # fmt: skip
+    axes.errorbar(
+        at["x"], at["y"], yerr=[at["y"] - at["low"], at["high"] - at["y"]], label=name,
+        color=COLOURS[index % len(COLOURS)], marker=MARKERS[index % len(MARKERS)],
+        markersize=5, linewidth=1.4, capsize=2,
+    )  # fmt: skip
 
 
 def _points(drawn: Sequence[Curve], runs: pd.DataFrame) -> pd.DataFrame:
@@ -138,7 +137,7 @@ def _points(drawn: Sequence[Curve], runs: pd.DataFrame) -> pd.DataFrame:
         algorithm = algorithms[next(iter(curve.runs))]
         name, options = decided_by(algorithm), json.dumps(algorithm, sort_keys=True)
         last = curve.rounds.dropna(subset=[FLOPS, KEPT]).groupby("seed")[[FLOPS, KEPT]].last()
-        rows += [(name, f"{curve.setting} {options}", *seed) for seed in last.to_numpy()]
+        rows += [(name, options, *seed) for seed in last.to_numpy()]
     return pd.DataFrame(rows, columns=["decided by", "options", "flops", "accuracy"])
 
 

@@ -18,12 +18,21 @@ from analysis.curves import Curve
 from analysis.load import LoadError
 from analysis.methods import settings_in_words
 from analysis.metrics import OWN
-from analysis.panels import Panel, add_legend, escaped, make_figure, notes_on
+from analysis.panels import (
+    Panel,
+    add_legend,
+    escaped,
+    make_figure,
+    notes_on,
+    setting_title,
+    wrapped,
+)
 
 MOST_MAPS = 9
 """Partitions in one picture."""
 
 _COLUMNS = 3
+_TITLE = 40  # characters that find room above a map
 _WRITTEN = 12  # clients and classes up to which samples are written into the cells
 
 
@@ -43,11 +52,8 @@ def clients_figure(drawn: Sequence[Curve], values: pd.DataFrame) -> Figure:
             own = curve.own(values, ["client"])[ACCURACY].dropna()
             if len(own):
                 _draw_steps(panel, curve, np.sort(own.to_numpy(np.float64)))
-        setting, *_ = panel.axes.get_title().split("\n")
-        title = "How accuracy spreads over clients"
-        panel.axes.set_title(
-            f"{setting}\n{title}" if panel.curves[0].setting else title, fontsize=10
-        )
+        title = setting_title(panel.curves[0].setting, "How accuracy spreads over clients")
+        panel.axes.set_title(title, fontsize=10)
         panel.axes.set_xlabel("accuracy on the client's own test split (fraction)")
         panel.axes.set_ylabel("share of clients at or below")
     notes = [n for n in notes_on(panels) if n.startswith("grey")]
@@ -85,7 +91,7 @@ def partition_figure(runs: pd.DataFrame) -> Figure:
     for axes, (title, counts) in zip(grid, shown, strict=False):
         shares = counts / np.maximum(counts.sum(axis=1, keepdims=True), 1)
         image = axes.imshow(shares, norm=norm, cmap="Blues", aspect="auto", interpolation="nearest")
-        axes.set_title(escaped(title), fontsize=9)
+        axes.set_title(wrapped(title, _TITLE), fontsize=9)
         axes.set(xlabel="class", ylabel="client")
         for axis in (axes.xaxis, axes.yaxis):
             axis.set_major_locator(MaxNLocator(10, integer=True))

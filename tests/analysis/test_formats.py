@@ -85,3 +85,8 @@ def test_a_deviation_has_two_digits_and_the_mean_as_many_decimals(
 
 def test_a_spread_of_two_values() -> None:
     assert spread([1.0, 3.0]) == Spread(2.0, 2**0.5, 2)
+
+
+def test_markdown_shows_names_letter_by_letter() -> None:
+    frame = pd.DataFrame({"method": ["_A$x$ *b* <i> `c` a_b|"]})
+    assert to_markdown(frame).splitlines()[-1] == r"| \_A\$x\$ \*b\* \<i> \`c\` a_b\| |"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -11,13 +12,14 @@ import pytest
 from matplotlib.cbook import is_math_text
 from matplotlib.text import Text
 
-from analysis.bars import phases, phases_figure, target_figure
+from analysis.bars import MOST_BARS, phases, phases_figure, target_figure
 from analysis.curves import curves
 from analysis.formats import spread
 from analysis.lines import rounds_figure
 from analysis.load import LoadError
 from analysis.metrics import OWN, VALIDATION
 from analysis.pareto import front, front_table, pareto_figure, trials
+from analysis.selection import flops_figure, keep_ratio_figure, reward_figure
 from analysis.spreads import clients_figure, partition_figure, partitions
 from analysis.summary import NOT_REACHED
 
@@ -162,7 +164,7 @@ def test_the_picture_of_a_search_tells_stopped_trials_apart(make_frames: MakeFra
     assert (stopped.get_label(), done.get_label()) == ("FedAvg, stopped early", "FedAvg")
     assert sorted(map(tuple, stopped.get_offsets().tolist())) == [(1, 0.25), (2, 0.75)]
     assert len(done.get_offsets()) == 3
-    assert axes.get_title() == "night: 5 trials, 3 to the end"
+    assert axes.get_title() == "night\n5 trials, 3 to the end"
     assert axes.get_ylabel() == "validation accuracy (fraction)"
 
 
@@ -196,3 +198,50 @@ def test_dollars_and_underscores_in_names_are_shown(make_frames: MakeFrames) -> 
 def is_formula(text: str) -> bool:
     """Whether matplotlib takes some of it for mathematics."""
     return bool(is_math_text(text))
+
+
+LONG = "dirichlet(beta=0.1, balanced=true, minimum=10, in_words_that_go_on_and_on_and_on=1)"
+
+
+def test_titles_hold_the_whole_setting_and_stand_apart(make_frames: MakeFrames) -> None:
+    """Long names are broken into lines, so that no title touches the next, or the picture's edge."""
+    held = [json.dumps([[i, 1]]) for i in range(3)]
+    runs, rounds = make_frames(
+        {
+            f"r{i}": (
+                {"partition": f"{LONG}{i // 2}", "seed": i, "holdings": held[i], "trial_id": "t",
+                 "sweep_id": LONG * 2, "config": json.dumps({"algorithm": {"keep": 0.5}})},
+                VALUES, MB, MB,
+            )
+            for i in range(3)
+        }
+    )  # fmt: skip
+    rounds[VALIDATION] = rounds["selection_reward_mean"] = 0.5
+    rounds["inference_flops_share_mean"] = rounds["inference_local_test_accuracy_mean"] = 0.5
+    drawn = curves(runs, rounds)
+    values = pd.DataFrame({"run_id": ["r0", "r1", "r2"], "client": 0, "local_test_accuracy": 0.5})
+    layers = pd.DataFrame(
+        {"run_id": runs["run_id"], "round": 0, "layer": "a", "keep_ratio": 0.5}
+    ).assign(inference_keep_ratio=np.nan)
+    by_settings = [clients_figure(drawn, values), reward_figure(drawn), flops_figure(drawn, runs)]
+    others = [partition_figure(runs), keep_ratio_figure(drawn, layers, runs)]
+    for figure in by_settings:
+        titles = ["".join(axes.get_title().split()) for axes in figure.axes]
+        settings = [LONG.replace(" ", "") + end for end in "01"]
+        assert all(name in title for name, title in zip(settings, titles, strict=True))
+    for figure in (*by_settings, *others, pareto_figure(trials(runs, rounds))):
+        figure.draw_without_rendering()
+        boxes = [axes.title.get_window_extent() for axes in figure.axes if axes.get_title()]
+        assert not any(first.overlaps(second) for first, second in combinations(boxes, 2))
+        assert all(box.x0 >= 0 and box.x1 <= figure.bbox.x1 for box in boxes)
+
+
+def test_bars_that_are_left_out_are_counted(make_frames: MakeFrames) -> None:
+    names = [f"m{i:02}" for i in range(MOST_BARS + 2)]
+    table = pd.DataFrame({"method": names, "setting": "", "seeds": 1, "reached": "1 of 1"}).assign(
+        target="global_test_accuracy >= 0.5",
+        MB_to_target=[spread([float(i)]) for i in range(len(names))],
+    )
+    (axes,) = target_figure(table, []).axes
+    assert axes.get_title().splitlines()[1] == "2 dearer methods are not shown"
+    assert [text.get_text() for text in axes.get_yticklabels()] == names[:MOST_BARS]
