@@ -129,10 +129,15 @@ def final(
 
 
 def totals(results: Results, columns: Sequence[str]) -> pd.DataFrame:
-    """Sums over all rounds and clients of a run: a row a run; NaN where a column is never known."""
+    """Sums over all rounds and clients of a run: a row a run; NaN where a column is never known.
+
+    `rounds` is how many rounds there are rows of.
+    """
     rows = []
     if holds(results, "clients"):
-        for run_id, part in each_run(results, "clients", columns):
+        for run_id, part in each_run(results, "clients", ["round", *columns]):
             sums = {name: pc.sum(part[name], min_count=1).as_py() for name in columns}
-            rows.append({"run_id": run_id, **sums})
-    return pd.DataFrame(rows, columns=["run_id", *columns])
+            rows.append(
+                {"run_id": run_id, "rounds": pc.count_distinct(part["round"]).as_py(), **sums}
+            )
+    return pd.DataFrame(rows, columns=["run_id", "rounds", *columns])

@@ -175,14 +175,24 @@ def cost(of: Compared) -> pd.DataFrame:
     rounds = of.rounds.sort_values("round").groupby("run_id")
     means = rounds[["simulated_seconds", *PHASES]].mean()
     numbers = of.figures("MB_up", "MB_down")
-    flops = clients.totals(of.results, ["flops"]).set_index("run_id")["flops"].astype(float)
-    numbers["TFLOP"] = flops / 10**12
+    numbers["TFLOP"] = _flops(of) / 10**12
     numbers["inference_flops_share"] = rounds[FLOPS].last()
     numbers["simulated_s_a_round"] = means["simulated_seconds"]
     for phase in PHASES:
         numbers[f"{phase.removeprefix('seconds_')}_s_a_round"] = means[phase]
     numbers["seconds"] = of.figures("seconds")
     return _without_unknown(_a_row_a_method(of, numbers))
+
+
+def _flops(of: Compared) -> pd.Series:
+    """Of local training, by run id; not known where table clients lacks a round in which clients trained."""
+    totals = clients.totals(of.results, ["flops"]).set_index("run_id")
+    trained = of.rounds[of.rounds["participants"] > 0].groupby("run_id")["round"].nunique()
+    return (
+        totals["flops"]
+        .astype(float)
+        .where(totals["rounds"] >= trained.reindex(totals.index).fillna(0))
+    )
 
 
 def savings(of: Compared, baselines: Sequence[str] = ()) -> pd.DataFrame:

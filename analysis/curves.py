@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
+import numpy as np
+import numpy.typing as npt
 import pandas as pd
 
 from analysis.methods import FINISHED, by_seed, tagged
@@ -71,13 +73,17 @@ class Curve:
         differs between runs, as bytes do, it is their mean.
         """
         known = self.rounds[self.rounds[metric].notna()]
-        by = known.assign(at=known[x], value=known[metric]).groupby("round")
-        means, std = by[["at", "value"]].mean(), by["value"].std(ddof=1).fillna(0.0)
-        mean = means["value"]
-        points = pd.DataFrame(
-            {"x": means["at"], "mean": mean, "low": mean - std, "high": mean + std}
-        )
-        return points[by.size() == self.seeds].reset_index(drop=True)
+        _, place, seeds = np.unique(known["round"], return_inverse=True, return_counts=True)
+
+        def sums(values: npt.NDArray[np.float64]) -> npt.NDArray[np.float64]:
+            return np.bincount(place, values, minlength=len(seeds)).astype(np.float64)
+
+        value = known[metric].to_numpy(np.float64)
+        at, mean = sums(known[x].to_numpy(np.float64)) / seeds, sums(value) / seeds
+        std = np.sqrt(sums((value - mean[place]) ** 2) / np.maximum(seeds - 1, 1))
+        points = {"x": at, "mean": mean, "low": mean - std, "high": mean + std}
+        is_whole = seeds == self.seeds
+        return pd.DataFrame({name: column[is_whole] for name, column in points.items()})
 
     def looking(self, colour: str, line: Line, marker: str) -> Curve:
         """The same, drawn in another way."""

@@ -28,7 +28,16 @@ KEPT = "inference_local_test_accuracy_mean"
 PHASES = ("seconds_train", "seconds_aggregate", "seconds_evaluate")
 BYTES = ["bytes_up_cumulative", "bytes_down_cumulative"]
 ROUND_COLUMNS = [
-    *("run_id", "round", *BYTES, SIMULATED, "simulated_seconds", *PHASES, "seconds_total"),
+    *(
+        "run_id",
+        "round",
+        "participants",
+        *BYTES,
+        SIMULATED,
+        "simulated_seconds",
+        *PHASES,
+        "seconds_total",
+    ),
     *(OWN, PANEL, GLOBAL, VALIDATION, *CLIENTS.values()),
     *(COSINE, CONTROL_NORM, REWARD, FLOPS, KEPT),
 ]

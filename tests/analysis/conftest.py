@@ -54,7 +54,12 @@ def _rounds(
     for number, (own, whole) in enumerate(evaluations):
         row: dict[str, object] = dict.fromkeys(file_schema("rounds").names)
         row |= dict.fromkeys(counts, 0)
-        row |= {"round": number, "local_test_accuracy_mean": own, "global_test_accuracy": whole}
+        row |= {
+            "participants": 1,
+            "round": number,
+            "local_test_accuracy_mean": own,
+            "global_test_accuracy": whole,
+        }
         row |= {"bytes_up": up, "bytes_up_cumulative": up * (number + 1)}
         row |= {"bytes_down": down, "bytes_down_cumulative": down * (number + 1)}
         if simulated is not None:

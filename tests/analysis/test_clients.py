@@ -58,7 +58,8 @@ def test_the_last_evaluated_round_counts(tmp_path: Path, write_run: WriteRun) ->
 def test_totals_are_sums_of_what_is_known(tmp_path: Path, write_run: WriteRun) -> None:
     write_run(tmp_path, "a", [(0.5, 0.5)] * 2, clients=[[0.1, 0.2], [0.3]])
     table = totals(tmp_path, ["flops", "simulated_seconds"])
-    assert table.to_dict("records") == [{"run_id": "a", "flops": 3e12, "simulated_seconds": None}]
+    sums = {"rounds": 2, "flops": 3e12, "simulated_seconds": None}
+    assert table.to_dict("records") == [{"run_id": "a"} | sums]
 
 
 def test_a_column_of_text_has_no_mean(tmp_path: Path, write_run: WriteRun) -> None:

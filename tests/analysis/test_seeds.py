@@ -123,6 +123,19 @@ def test_a_run_without_any_round_is_incomplete_and_told_everywhere(
     assert "2 runs: 1 incomplete, 1 finished." in page or "1 finished, 1 incomplete." in page
 
 
+def test_flops_of_half_of_the_clients_rows_are_not_known(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    """Of three rounds with 10^12 operations each, one file was not copied."""
+    for seed in (0, 1):
+        write_run(tmp_path, f"a{seed}", [(0.5, 0.5)] * 3, clients=[[0.5]] * 3, seed=seed)
+    part = write_run(tmp_path / "part", "a1", [(0.5, 0.5)] * 2, clients=[[0.5]] * 2, seed=1)
+    shutil.rmtree(tmp_path / "clients" / "run_id=a1")
+    shutil.move(part / "clients" / "run_id=a1", tmp_path / "clients" / "run_id=a1")
+    (flops,) = cost(compared(tmp_path))["TFLOP"]
+    assert str(flops) == "3 (1 of 2 seeds)"
+
+
 def test_runs_that_a_scheduler_stopped_stay_interrupted(
     tmp_path: Path, write_run: WriteRun
 ) -> None:
