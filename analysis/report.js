@@ -4,7 +4,7 @@
 const data = JSON.parse(document.getElementById("data").textContent);
 const SIZE = { width: 560, height: 330, left: 62, right: 12, top: 10, bottom: 42 };
 const state = { off: { algorithm: new Set(), partition: new Set(), dataset: new Set() },
-                hidden: new Set(), x: "round", metric: data.metrics[0].name };
+                hidden: new Set(data.hidden), x: "round", metric: data.metrics[0].name };
 
 const byId = (id) => document.getElementById(id);
 

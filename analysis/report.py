@@ -22,7 +22,7 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.curves import LINES, Curve
+from analysis.curves import LINES, Curve, best
 from analysis.formats import NOTHING, Spread, cell_text
 from analysis.load import LoadError, Results, holds, load, run_ids
 from analysis.metrics import (
@@ -33,9 +33,10 @@ from analysis.metrics import (
     TITLES,
     axis_label,
 )
+from analysis.panels import by_setting
 from analysis.plots import PICTURES, Drawing, figures
 from analysis.tables import TITLES as TABLE_TITLES
-from analysis.tables import add_target, notes, tables
+from analysis.tables import WHAT, add_baseline, add_target, notes, tables
 
 MOST_POINTS = 200
 """Of a line: enough for a chart of 500 pixels; longer runs are thinned evenly."""
@@ -52,25 +53,31 @@ _XS = {
 }
 
 
-def report(results: Results, target: float | None = None, metric: str | None = None) -> str:
+def report(
+    results: Results,
+    target: float | None = None,
+    metric: str | None = None,
+    baselines: Sequence[str] = (),
+) -> str:
     """The page.
 
     Args:
         results: a results folder, or several.
         target: the value of `metric` to reach; None: in each setting the hardest that all runs reach.
-        metric: a column of table rounds; None: the own-split accuracy.
+        metric: one of `metrics.BETTER`; None: the own-split accuracy.
+        baselines: algorithms or methods that savings and significance are against.
 
     Raises:
-        LoadError: the folder cannot be read, or has no rounds or no such metric.
+        LoadError: the folder cannot be read, or has no rounds, no such metric or no such baseline.
     """
     of = Drawing(results, metric, target)
     runs = load(results, "runs")
     runs["status"] = runs["run_id"].map(of.runs.set_index("run_id")["status"])
     drawn = {run_id: curve for curve in of.drawn for run_id in curve.runs}
     algorithms = dict(zip(of.runs["label"], of.runs["algorithm"], strict=True))
-    made = tables(of.compared)
+    made = tables(of.compared, WHAT, baselines)
     parts = [
-        _heading(runs, results, notes(of.compared)),
+        _heading(runs, results, notes(of.compared, WHAT, baselines)),
         _filters(runs),
         "<section><h2>Charts</h2>" + _controls(of) + "</section>",
         *(_table(name, table, algorithms) for name, table in made.items()),
@@ -180,17 +187,29 @@ def _controls(of: Drawing) -> str:
         for name, pairs in choices.items()
     )
     note = "Click a name to hide or show it; point at a line for its numbers."
+    if hidden := len(_hidden(of)):
+        note += (
+            f" {hidden} methods are hidden at first: in each setting, they are not among the best."
+        )
     return (
         f'<div id="controls">{selects} <span class="note">{note}</span></div>'
         '<div id="legend"></div><div id="charts"></div>'
     )
 
 
+def _hidden(of: Drawing) -> set[str]:
+    """The methods that are not told apart in pictures of any setting."""
+    told = {c.label for own in by_setting(of.drawn).values() for c in best(own, of.compared.own)}
+    return {curve.label for curve in of.drawn} - told
+
+
 def _data(of: Drawing, runs: pd.DataFrame) -> dict[str, Any]:
     """What the script draws."""
     metrics = _metrics(of)
     by_id = {run["run_id"]: run for run in runs.to_dict("records")}
+    hidden = _hidden(of)
     return {
+        "hidden": sorted(hidden),
         "metrics": [{"name": m, "label": axis_label(m)} for m in metrics],
         "xs": [{"name": name, "label": label} for name, label in _XS.items()],
         "series": [
@@ -203,7 +222,7 @@ def _data(of: Drawing, runs: pd.DataFrame) -> dict[str, Any]:
                 **_of(by_id[next(iter(curve.runs))]),
                 "metrics": {m: _points(curve, m) for m in metrics},
             }
-            for curve in of.drawn
+            for curve in sorted(of.drawn, key=lambda curve: curve.label in hidden)
         ],
     }
 
@@ -357,10 +376,11 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
     parser.add_argument("--out", type=Path, help="file (default: RESULTS/report.html)")
     add_target(parser)
+    add_baseline(parser)
     options = parser.parse_args(arguments)
     out: Path = options.out or options.results[0] / "report.html"
     try:
-        page = report(options.results, options.target, options.metric)
+        page = report(options.results, options.target, options.metric, options.baseline)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     except (LoadError, OSError) as error:

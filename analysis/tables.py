@@ -166,6 +166,12 @@ def _parser() -> argparse.ArgumentParser:
         "--out", type=Path, help="a file for all, or a folder with a file each (default: print)"
     )
     add_target(parser)
+    add_baseline(parser)
+    return parser
+
+
+def add_baseline(parser: argparse.ArgumentParser) -> None:
+    """The option that chooses what savings and significance are against."""
     parser.add_argument(
         "--baseline",
         nargs="+",
@@ -174,7 +180,6 @@ def _parser() -> argparse.ArgumentParser:
         help="algorithms or methods that savings and significance are against (default: each, or FedAvg "
         "of many)",
     )
-    return parser
 
 
 def add_target(parser: argparse.ArgumentParser) -> None:

@@ -161,3 +161,21 @@ def test_what_cannot_be_read_is_said_in_one_line(
 ) -> None:
     assert main([str(tmp_path)]) == 1
     assert capsys.readouterr().err.startswith(f"error: {tmp_path} holds no results")
+
+
+def test_of_a_crowd_the_best_are_shown_at_first(tmp_path: Path, write_run: WriteRun) -> None:
+    """Of 12 methods that end at i / 100, the first two; all stay in the legend."""
+    for i in range(12):
+        config = json.dumps({"algorithm": {"keep": i}})
+        write_run(tmp_path, f"r{i:02}", [(i / 100, 0.5)], config=config)
+    page = report(tmp_path, baselines=["FedAvg, keep 3"])
+    found = re.search(r'id="data">(.*?)</script>', page)
+    assert found
+    data = json.loads(found[1])
+    assert data["hidden"] == ["FedAvg, keep 0", "FedAvg, keep 1"]
+    labels = [series["label"] for series in data["series"]]
+    assert len(labels) == 12
+    assert labels[-2:] == data["hidden"]
+    assert "2 methods are hidden at first" in page
+    savings = page[page.index('data-name="savings"') :]
+    assert savings[: savings.index("</tbody>")].count("<tr data-of") == 11
