@@ -219,9 +219,9 @@ def savings(of: Compared, baselines: Sequence[str] = ()) -> pd.DataFrame:
             if base in against:
                 saved = _saved(_column(here, own), _column(here, base))
                 rows.append({**setting, "method": own, "against": base, **saved})
-    return (
-        _trimmed(pd.DataFrame(rows), of.runs) if rows else nothing("a baseline and another method")
-    )
+    if not rows:
+        return nothing("a baseline and another method that finished")
+    return _trimmed(pd.DataFrame(rows), of.runs)
 
 
 def opponents(of: Compared, baselines: Sequence[str] = ()) -> set[str]:

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from analysis.formats import UNKNOWN
-from analysis.load import Results, load
+from analysis.load import LoadError, Results, load
 from analysis.methods import FINISHED, INCOMPLETE, SETTING, judged
 from analysis.metrics import (
     BYTES,
@@ -116,7 +116,12 @@ def aims(
     """The value that each run is to reach: `target`, or the hardest that all of its setting reach.
 
     That is the worst of the best values of the setting's finished runs; of all, where none has finished.
+
+    Raises:
+        LoadError: the target is not finite.
     """
+    if target is not None and not math.isfinite(target):
+        raise LoadError(f"target must be a finite number, got {target}")
     if target is not None:
         return pd.Series(target, index=runs.index)
     is_lower = is_lower_better(metric)

@@ -180,6 +180,23 @@ def test_two_equal_fedavg_runs_and_a_silent_one_are_told(make_frames: MakeFrames
     assert silent["bytes_to_fedavg"].tolist() == ["FedAvg sent nothing"] * 2
 
 
+def test_an_unfinished_fedavg_run_is_no_yardstick(make_frames: MakeFrames) -> None:
+    """Its bytes are those so far: SPATL, which sends less a round, would seem to have sent more."""
+    runs = {
+        "avg": ({"algorithm": "fedavg", "status": "interrupted"}, [(0.5, 0.5)], 2 * MB, 2 * MB),
+        "spatl": ({"algorithm": "spatl"}, [(0.5, 0.5)] * 3, MB, MB),
+    }
+    table = summarise(*make_frames(runs)).set_index("run_id")
+    assert table["bytes_to_fedavg"].to_dict() == {"avg": 1.0, "spatl": "FedAvg has not finished"}
+
+
+@pytest.mark.parametrize("target", [float("nan"), float("inf")])
+def test_a_target_is_finite(tmp_path: Path, write_run: WriteRun, target: float) -> None:
+    write_run(tmp_path, "a")
+    with pytest.raises(LoadError, match=f"target must be a finite number, got {target}"):
+        summary(tmp_path, target)
+
+
 def test_local_only_costs_nothing_to_the_target(make_frames: MakeFrames) -> None:
     runs = {
         "avg": ({"algorithm": "fedavg"}, FEDAVG, MB, MB),
