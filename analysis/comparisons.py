@@ -302,13 +302,13 @@ def _a_row_a_method(of: Compared, numbers: pd.DataFrame) -> pd.DataFrame:
     )
     counted = {"seeds": "nunique", "unfinished": "sum", "incomplete": "sum"}
     table = runs.groupby(_METHOD, sort=True).agg(counted)
-    by = of.seeds(numbers).groupby(_METHOD)[list(numbers.columns)]
-    of_seeds = [part.reindex(table.index) for part in (by.mean(), by.std(), by.count())]
+    seeds = of.seeds(numbers)
+    places = seeds.groupby(_METHOD).indices
+    nobody = np.array([], int)
     for name in numbers.columns:
-        mean, std, n = (part[name] for part in of_seeds)
-        cells = zip(mean, std, n.fillna(0).astype(int), table["seeds"], strict=True)
-        spreads = [Spread(m, s, k, seeds - k) for m, s, k, seeds in cells]
-        table[name] = pd.Series(spreads, table.index, dtype=object)
+        column = seeds[name].to_numpy(np.float64)
+        cells = [spread(column[places.get(key, nobody)]) for key in table.index]
+        table[name] = pd.Series(cells, table.index, dtype=object)
     return _trimmed(table.reset_index().rename(columns={"label": "method"}), of.runs)
 
 
