@@ -73,8 +73,10 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
 
     Raises:
         EngineError: Ray cannot start, or holds no trial.
+        ResultsError: the book is damaged.
     """
     entries = book.entries()
+    book.check(study.ranges, entries)
     source = (_variants if study.scheduler == PBT else _searched)(study, book, entries, launch)
     if source.samples < 1:
         return
@@ -114,7 +116,8 @@ def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch
 
 def _variants(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:
     """Drawn points as Tune's own variants."""
-    drawn = drawn_points(study, entries, max(launch.trials, len(entries)))
+    last = max((number_of(entry.trial) for entry in entries), default=-1)
+    drawn = drawn_points(study, entries, max(launch.trials, last + 1))
     kept = [entry for entry in drawn if entry.status != FAILED or launch.retries]
     for entry in kept:
         book.write(entry)

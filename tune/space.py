@@ -27,7 +27,7 @@ from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from
 from spatl_ray.faults import nearest
-from spatl_ray.overrides import overridden
+from spatl_ray.overrides import NAMED, overridden
 from spatl_ray.yaml_text import parse
 
 CONTINUOUS, INTEGER, CHOICE = ("uniform", "loguniform"), ("int", "logint"), "choice"
@@ -35,7 +35,10 @@ KINDS = (*CONTINUOUS, *INTEGER, CHOICE)
 LOGARITHMIC = ("loguniform", "logint")
 
 OUTSIDE = ("name", "rounds", "engine", "checkpoints", "results")
-"""Fields that no search varies: schedulers decide on rounds, and the others decide no number."""
+"""Fields that no space sets: schedulers decide on rounds, and the others decide no number."""
+
+MEASURE = ("seed", "clients", "data", "partition", "evaluation")
+"""Fields that no range varies: they decide what trials are measured on."""
 
 MOST_CHECKED = 256
 """Corners of a space that are tried on the experiment before anything starts."""
@@ -80,6 +83,14 @@ class Dimension:
             return {self.paths[0]: label}
         value = self.values[self.labels().index(label)]
         return dict(zip(self.paths, value if len(self.paths) > 1 else (value,), strict=True))
+
+    def holds(self, label: Any) -> bool:
+        """Whether a value in a point is one of this range."""
+        if self.kind == CHOICE:
+            return label in self.labels()
+        low, high = self.values
+        is_number = _is_integer if self.kind in INTEGER else _is_finite
+        return is_number(label) and low <= label <= high
 
     def extremes(self) -> tuple[Any, ...]:
         """What is tried before anything starts."""
@@ -131,12 +142,23 @@ class Space:
     dimensions: tuple[Dimension, ...]
     fixed: Mapping[str, Any]
 
+    def holds(self, point: Point) -> bool:
+        """Whether it is a point of this space."""
+        ranges = {dimension.key: dimension for dimension in self.dimensions}
+        return point.keys() == ranges.keys() and all(
+            ranges[key].holds(value) for key, value in point.items()
+        )
+
+    def fixed_texts(self) -> list[str]:
+        """What is the same in every trial, as overrides of the experiment."""
+        return [override(path, value) for path, value in self.fixed.items()]
+
     def texts(self, point: Point) -> list[str]:
         """A point as overrides of the experiment."""
-        given = dict(self.fixed)
+        given: dict[str, Any] = {}
         for dimension in self.dimensions:
             given |= dimension.fields(point[dimension.key])
-        return [override(path, value) for path, value in given.items()]
+        return [*self.fixed_texts(), *(override(path, value) for path, value in given.items())]
 
     def grid(self) -> list[Point]:
         """All points of a grid, the last dimension fastest.
@@ -215,19 +237,14 @@ def parse_space(text: str, source: str) -> Space:
     faults: list[str] = []
     for key, spec in raw.items():
         try:
+            check_key(key)
             if isinstance(spec, Mapping):
-                dimensions.append(_dimension(str(key), spec))
+                dimensions.append(_dimension(key, spec))
             else:
-                fixed[str(key)] = spec
+                fixed[key] = plain(key, spec)
         except ConfigError as error:
             faults.extend(error.faults)
-    paths = [path for each in dimensions for path in each.paths] + list(fixed)
-    faults += [f"{path} must be set by one range only" for path in _twice(paths)]
-    faults += [
-        f"{path} must not be searched: it decides no number, or the scheduler decides on it"
-        for path in paths
-        if path.partition(".")[0] in OUTSIDE
-    ]
+    faults += _path_faults(dimensions, fixed)
     if not dimensions and not faults:
         faults.append(f"{source} must hold at least one range, got fixed values only")
     if faults:
@@ -235,13 +252,102 @@ def parse_space(text: str, source: str) -> Space:
     return Space(tuple(dimensions), fixed)
 
 
-def check_space(space: Space, raw: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def _path_faults(dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the fields that a space sets."""
+    ranged = [path for each in dimensions for path in each.paths]
+    values: dict[str, Sequence[Any]] = {path: [value] for path, value in fixed.items()}
+    for each in dimensions:
+        values |= _values_by_path(each.paths, each.values)
+    faults = [f"{path} must be set by one range only" for path in _twice([*ranged, *fixed])]
+    faults += overlaps(values)
+    faults += [
+        f"{path} must not be searched: it decides no number, or the scheduler decides on it"
+        for path in (*ranged, *fixed)
+        if path.partition(".")[0] in OUTSIDE
+    ]
+    return faults + [
+        f"{path} must not be searched: trials that are measured on other data or in another way cannot be "
+        "compared"
+        for path in ranged
+        if path.partition(".")[0] in MEASURE
+    ]
+
+
+def _values_by_path(paths: Sequence[str], values: Sequence[Any]) -> dict[str, Sequence[Any]]:
+    """What each field of a range can be."""
+    if len(paths) == 1:
+        return {paths[0]: values}
+    return {path: [value[place] for value in values] for place, path in enumerate(paths)}
+
+
+def overlaps(values: Mapping[str, Sequence[Any]]) -> list[str]:
+    """Fields that are set as a whole and in parts, a line each.
+
+    A section that is only given its name, as in `algorithm: {choice: [fedavg, fedprox]}`, is not.
+
+    Args:
+        values: what each field can be, by its path.
+    """
+    return [
+        f"{whole} and {part} must not be set both: one would undo the other"
+        for whole in values
+        for part in values
+        if part.startswith(f"{whole}.")
+        and not (whole in NAMED and all(isinstance(value, str) for value in values[whole]))
+    ]
+
+
+def check_key(key: Any) -> None:
+    """Refuse a key that names no fields.
+
+    Raises:
+        ConfigError: it is no text, such as the YAML keys 5 and on, or has an empty name.
+    """
+    if not isinstance(key, str) or "=" in key or not all(paths_of(key)):
+        raise ConfigError(
+            f"a key must be the name of a field, or of several with commas between, got {key!r}"
+        )
+
+
+def plain(key: str, value: Any) -> Any:
+    """A value, if it is one that an experiment may have.
+
+    Raises:
+        ConfigError: it, or something in it, is a date, bytes, a set, or a key that is no text.
+    """
+    if isinstance(value, Mapping):
+        for name, below in value.items():
+            if not isinstance(name, str):
+                raise ConfigError(f"{key}: the keys of a mapping must be text, got {name!r}")
+            plain(f"{key}.{name}", below)
+    elif isinstance(value, list):
+        for below in value:
+            plain(key, below)
+    elif not _is_plain(value):
+        raise ConfigError(
+            f"{key} must be made of numbers, texts, true, false, null, lists and mappings, got "
+            f"{type(value).__name__} {value}; write it in quotes if it is text"
+        )
+    return value
+
+
+def _is_plain(value: Any) -> bool:
+    return value is None or isinstance(value, bool | int | float | str)
+
+
+def check_space(
+    space: Space,
+    raw: Mapping[str, Any],
+    overrides: Sequence[str],
+    check: Callable[[Experiment], object] = lambda experiment: None,
+) -> None:
     """Try the corners of a space on the experiment.
 
     Args:
         space: the space.
         raw: the experiment as its file says it.
         overrides: of the experiment.
+        check: what else experiments there must pass.
 
     Raises:
         ConfigError: what an experiment there says; a field that it has not comes with the nearest one.
@@ -249,7 +355,7 @@ def check_space(space: Space, raw: Mapping[str, Any], overrides: Sequence[str]) 
     faults: dict[str, str] = {}
     for point in _corners(space):
         try:
-            experiment_from(overridden(raw, [*overrides, *space.texts(point)]))
+            check(experiment_from(overridden(raw, [*overrides, *space.texts(point)])))
         except ConfigError as error:
             where = ", ".join(f"{key}={value}" for key, value in point.items())
             for fault in error.faults:
@@ -282,8 +388,7 @@ def _corners(space: Space) -> Iterable[Point]:
 
 
 def _label(value: Any) -> Any:
-    plain = value is None or isinstance(value, bool | int | float | str)
-    return value if plain else json.dumps(value)
+    return value if _is_plain(value) else json.dumps(value)
 
 
 def _twice(paths: Sequence[str]) -> list[str]:
@@ -328,7 +433,9 @@ def _choices(key: str, paths: Sequence[str], values: Any) -> tuple[Any, ...]:
                 raise ConfigError(
                     f"{key}: a choice must be a list of {len(paths)} values, got {value!r}"
                 )
-    if len({json.dumps(value) for value in values}) < len(values):
+    plain(key, values)
+    # As Python compares, which takes 1 for true: so do those who look a value up.
+    if len({_label(value) for value in values}) < len(values):
         raise ConfigError(f"{key}: choices must differ, got {values!r}")
     return tuple(values)
 

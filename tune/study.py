@@ -55,10 +55,17 @@ class Study:
     @classmethod
     def from_json(cls, text: str) -> Study:
         """What `to_json` wrote."""
-        fields = json.loads(text)
-        for name in ("overrides", "objectives"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+        return cls.from_fields(json.loads(text))
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Study:
+        """What `to_json` wrote, read.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        lists = {name: tuple(fields[name]) for name in ("overrides", "objectives")}
+        return cls(**{**fields, **lists})
 
     @cached_property
     def ranges(self) -> Space:

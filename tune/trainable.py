@@ -20,7 +20,7 @@ from spatl_ray.errors import EngineError
 from spatl_ray.results.reader import read_rounds, read_run, run_ids
 from spatl_ray.results.writer import ResultsWriter
 from tune.book import ENDED, Book, Entry, trial_id
-from tune.objectives import ROUNDS, figures
+from tune.objectives import ROUNDS, figures, told
 from tune.space import Point
 from tune.stepped import SteppedRun
 from tune.study import PBT, Study
@@ -90,10 +90,10 @@ class TrialRun(Trainable):
         if self._is_broken_off:
             self._go_on()
         row = self._recorded.popleft() if self._recorded else self._live()
-        told: dict[str, Any] = figures(row)
-        self._told = told["rounds"]
-        ended = told["rounds"] == self._experiment.rounds
-        return {**told, "done": ended or (self._is_over and not self._recorded)}
+        self._told = int(figures(row)[ROUNDS])
+        ended = self._told == self._experiment.rounds
+        done = ended or (self._is_over and not self._recorded)
+        return {**told(row, self._plan.study.objectives), "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, str]:
         """Pack what the run has on the disk, after the last row that was told."""
@@ -136,10 +136,10 @@ class TrialRun(Trainable):
         entry = self._book.entry(self._trial)
         is_finished = row["status"] == "finished"
         self._is_over = is_finished or (entry is not None and entry.status == ENDED)
-        told = evaluated(self._experiment)
+        rows = evaluated(self._experiment)
         if study.scheduler == PBT:  # decided on already
-            told = told[-1:] if self._is_over else []
-        self._recorded.extend(told)
+            rows = rows[-1:] if self._is_over else []
+        self._recorded.extend(rows)
         self._is_broken_off = not self._is_over
 
     def _number(self) -> int:
