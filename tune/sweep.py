@@ -145,7 +145,7 @@ def _run_all(
                 cell = waiting.pop(0)
                 continued = before[_id(cell)] != NEW
                 started[_id(cell)] = start(cell.experiment, sys.path, board, continued)
-                view.begin(cell)
+                view.begin(cell, continued)
             references = [each.reference for each in started.values()]
             ended, _ = ray.wait(references, num_returns=1, timeout=1.0)
             view.states = ray.get(board.take.remote())
