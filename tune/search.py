@@ -140,8 +140,8 @@ def _checked(
 ) -> Experiment:
     """The experiment with what is the same in all trials, if all trials can run and be judged."""
     check_space(space, raw, overrides)
-    texts = [*overrides, *space.fixed_texts()]
-    experiment = as_trial(experiment_from(overridden(raw, texts)), raw, overrides)
+    given = overridden(raw, [*overrides, *space.fixed_texts()])
+    experiment = as_trial(experiment_from(given), given)
     check_objectives(objectives, experiment)
     check_space(space, raw, overrides, partial(check_objectives, objectives))
     return experiment

@@ -45,6 +45,9 @@ MOST_CHECKED = 256
 MOST_TOLD = 8
 """Faults that are shown at once."""
 
+MOST_POINTS = 100_000
+"""Points of a grid."""
+
 SPACES = Path(__file__).parent / "spaces"
 """The default spaces."""
 
@@ -105,7 +108,7 @@ class Dimension:
         if self.kind == CHOICE:
             return self.labels()
         low, high = self.values
-        if self.kind in INTEGER and self.points is None:
+        if self.kind in INTEGER and self.points is None and high - low < MOST_POINTS:
             return tuple(range(low, high + 1))
         if self.points is None:
             raise ConfigError(
@@ -175,12 +178,24 @@ class Space:
                 faults.extend(error.faults)
         if faults:
             raise ConfigError(faults)
+        check_size("the grid", columns)
         keys = [dimension.key for dimension in self.dimensions]
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
 
     def sample(self, generator: np.random.Generator) -> Point:
         """A point, drawn."""
         return {dimension.key: dimension.sample(generator) for dimension in self.dimensions}
+
+
+def check_size(grid: str, columns: Iterable[Sequence[Any]]) -> None:
+    """Refuse a grid that nobody can mean.
+
+    Raises:
+        ConfigError: it has more points than `MOST_POINTS`.
+    """
+    count = math.prod(map(len, columns))
+    if count > MOST_POINTS:
+        raise ConfigError(f"{grid} must have at most {MOST_POINTS:,} points, got {count:,}")
 
 
 def override(path: str, value: Any) -> str:
@@ -257,8 +272,8 @@ def _path_faults(dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> l
     ranged = [path for each in dimensions for path in each.paths]
     values: dict[str, Sequence[Any]] = {path: [value] for path, value in fixed.items()}
     for each in dimensions:
-        values |= _values_by_path(each.paths, each.values)
-    faults = [f"{path} must be set by one range only" for path in _twice([*ranged, *fixed])]
+        values |= values_by_path(each.paths, each.values)
+    faults = [f"{path} must be set by one range only" for path in twice([*ranged, *fixed])]
     faults += overlaps(values)
     faults += [
         f"{path} must not be searched: it decides no number, or the scheduler decides on it"
@@ -273,7 +288,7 @@ def _path_faults(dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> l
     ]
 
 
-def _values_by_path(paths: Sequence[str], values: Sequence[Any]) -> dict[str, Sequence[Any]]:
+def values_by_path(paths: Sequence[str], values: Sequence[Any]) -> dict[str, Sequence[Any]]:
     """What each field of a range can be."""
     if len(paths) == 1:
         return {paths[0]: values}
@@ -391,7 +406,8 @@ def _label(value: Any) -> Any:
     return value if _is_plain(value) else json.dumps(value)
 
 
-def _twice(paths: Sequence[str]) -> list[str]:
+def twice(paths: Sequence[str]) -> list[str]:
+    """Those that come more than once."""
     return [path for path in dict.fromkeys(paths) if paths.count(path) > 1]
 
 

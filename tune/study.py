@@ -79,9 +79,8 @@ class Study:
             ConfigError: the experiment cannot run there.
         """
         texts = [*self.overrides, *self.ranges.texts(point)]
-        experiment = as_trial(
-            experiment_from(overridden(self.raw, texts)), self.raw, self.overrides
-        )
+        raw = overridden(self.raw, texts)
+        experiment = as_trial(experiment_from(raw), raw)
         results = experiment.results.model_copy(
             update={
                 "sweep_id": self.sweep_id,
@@ -97,19 +96,20 @@ class Study:
         return experiment.model_copy(update=changed)
 
 
-def as_trial(
-    experiment: Experiment, raw: Mapping[str, Any], overrides: tuple[str, ...]
-) -> Experiment:
+def as_trial(experiment: Experiment, raw: Mapping[str, Any]) -> Experiment:
     """The experiment on the serial backend, unless it says itself that it takes Ray's.
 
     One of many runs is fastest in one process; the numbers are the same.
+
+    Args:
+        experiment: the config.
+        raw: the mapping that it was made of.
     """
-    given = any(text.replace(" ", "").startswith("engine.backend=") for text in overrides)
     engine = raw.get("engine")
-    if given or (isinstance(engine, Mapping) and "backend" in engine):
+    if isinstance(engine, Mapping) and "backend" in engine:
         return experiment
-    engine = experiment.engine.model_copy(update={"backend": "serial"})
-    return experiment.model_copy(update={"engine": engine})
+    serial = experiment.engine.model_copy(update={"backend": "serial"})
+    return experiment.model_copy(update={"engine": serial})
 
 
 def check_branches(space: Space, experiment: Experiment) -> None:

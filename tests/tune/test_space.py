@@ -211,3 +211,18 @@ def test_an_own_algorithm_needs_a_space() -> None:
     experiment = experiment_from({"algorithm": "own_parts:Mine"})
     with pytest.raises(ConfigError, match="--space must be given for algorithm 'own_parts:Mine'"):
         default_space(experiment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training.epochs: {int: [1, 1000000000000]}", "must say into how many values a grid cuts"),
+        (
+            "training.epochs: {int: [1, 1000]}\ntraining.batch_size: {int: [1, 1000]}",
+            "the grid must have at most 100,000 points, got 1,000,000",
+        ),
+    ],
+)
+def test_a_grid_that_nobody_can_mean_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_space(text, "the space").grid()
