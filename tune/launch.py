@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Before Ray Tune is imported, which reads them once.
@@ -80,7 +81,7 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
     source = (_variants if study.scheduler == PBT else _searched)(study, book, entries, launch)
     if source.samples < 1:
         return
-    plan = Plan(study, book.folder, source.numbers, tuple(sys.path))
+    plan = Plan(study, book.folder, source.numbers, tuple(sys.path), Path.cwd())
     with cluster(launch.address) as there:
         trainable = ray_tune.with_resources(
             ray_tune.with_parameters(TrialRun, plan=plan),
