@@ -159,7 +159,9 @@ def _prepare(experiment: Experiment) -> None:
     """Load data and build the model once, so that what is wrong shows before any trial."""
     from spatl_ray.engine.checks import check_timeout
     from spatl_ray.engine.prepare import prepare
+    from tune.resources import bundles
 
+    bundles(experiment)  # refuses what cannot be placed
     check_timeout(experiment, is_main=False)  # a trial's run has a thread of its own
     prepare(experiment)
 

@@ -99,17 +99,21 @@ class Study:
 def as_trial(experiment: Experiment, raw: Mapping[str, Any]) -> Experiment:
     """The experiment on the serial backend, unless it says itself that it takes Ray's.
 
-    One of many runs is fastest in one process; the numbers are the same.
+    One of many runs is fastest in one process; the numbers are the same. Through Ray it has one worker,
+    unless it says how many: one a CPU core would not fit into what is reserved for it.
 
     Args:
         experiment: the config.
         raw: the mapping that it was made of.
     """
     engine = raw.get("engine")
-    if isinstance(engine, Mapping) and "backend" in engine:
+    if not (isinstance(engine, Mapping) and "backend" in engine):
+        changed: dict[str, object] = {"backend": "serial"}
+    elif experiment.engine.backend == "ray" and experiment.engine.workers is None:
+        changed = {"workers": 1}
+    else:
         return experiment
-    serial = experiment.engine.model_copy(update={"backend": "serial"})
-    return experiment.model_copy(update={"engine": serial})
+    return experiment.model_copy(update={"engine": experiment.engine.model_copy(update=changed)})
 
 
 def check_branches(space: Space, experiment: Experiment) -> None:

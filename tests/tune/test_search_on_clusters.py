@@ -1,0 +1,171 @@
+"""Searches and sweeps on a cluster that is there already, with parts of GPUs; PBT after a kill."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pandas as pd
+import pytest
+from trials import trial_of
+
+from spatl_ray.results.reader import read_rounds
+from tune.book import Book
+from tune.searchers import drawn_points
+from tune.study import Study
+
+pytestmark = [pytest.mark.ray, pytest.mark.slow]
+
+ROOT = Path(__file__).parents[2]
+SMALL = ["model=mlp", "algorithm=fedavg", "training.epochs=1"]
+SPACE = "training.lr: {loguniform: [1e-4, 2e-1]}"
+GRID = f"""
+name: small
+experiment: demo
+fixed: {{{", ".join(each.replace("=", ": ") for each in SMALL)}, rounds: 2}}
+grid: {{seed: [0, 1]}}
+"""
+
+
+def started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A command, in a session of its own."""
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    command = [sys.executable, f"tune/{script}", *arguments]
+    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+
+
+def search_of(folder: Path, *more: str) -> list[str]:
+    file = folder / "space.yaml"
+    file.write_text(SPACE, encoding="utf-8")
+    results = f"results.folder={folder / 'results'}"
+    return ["demo", *SMALL, results, "--name", "mine", "--space", str(file), *more]
+
+
+def sweep_of(folder: Path, *more: str) -> list[str]:
+    file = folder / "grid.yaml"
+    file.write_text(GRID, encoding="utf-8")
+    return [str(file), f"results.folder={folder / 'results'}", "--no-estimate", *more]
+
+
+def reserved(cluster: Any) -> list[dict[str, float]]:
+    """The bundles of all placement groups that the cluster has had."""
+    from ray.util import placement_group_table
+
+    groups = placement_group_table().values()
+    return [bundle for group in groups for bundle in group["bundles"].values()]
+
+
+@pytest.mark.parametrize("command", ["search", "sweep"])
+def test_a_running_cluster_is_joined_and_lives_on(
+    tmp_path: Path, ray_cluster: Any, command: str
+) -> None:
+    import ray
+
+    before = len(reserved(ray_cluster))
+    parts = ["engine.num_gpus=0.25", "engine.num_cpus=0.5", "engine.device=cpu"]
+    address = ["--address", ray_cluster.address, *parts]
+    if command == "search":
+        process = started("search.py", *search_of(tmp_path, "--trials", "2", "rounds=2", *address))
+    else:
+        process = started("sweep.py", *sweep_of(tmp_path, *address))
+    assert process.wait(280) == 0
+    runs = pd.read_parquet(tmp_path / "results" / "runs")
+    assert runs["status"].tolist() == ["finished"] * 2
+    assert all(node["Alive"] for node in ray.nodes())
+    new = reserved(ray_cluster)[before:]
+    assert new
+    assert all(bundle == {"CPU": 0.5, "GPU": 0.25} for bundle in new)
+
+
+def test_client_actors_lie_in_the_group_of_their_trial(tmp_path: Path, ray_cluster: Any) -> None:
+    before = len(reserved(ray_cluster))
+    engine = ["engine.backend=ray", "engine.num_gpus=0.5", "engine.device=cpu"]
+    # All GPUs are reserved by the trial itself: actors outside of its group would wait for ever.
+    for workers in ("null", "4"):
+        folder = tmp_path / workers
+        folder.mkdir()
+        more = [*engine, f"engine.workers={workers}", "rounds=2", "--trials", "1"]
+        process = started("search.py", *search_of(folder, *more, "--address", ray_cluster.address))
+        assert process.wait(280) == 0
+        actors = set(pd.read_parquet(folder / "results" / "clients")["actor"].dropna())
+        assert len(actors) == (1 if workers == "null" else 4)
+    new = reserved(ray_cluster)[before:]
+    assert [bundle for bundle in new if bundle] == [{"CPU": 1.0, "GPU": 0.5}] * 5
+
+
+def test_a_cluster_that_is_not_there_is_named(tmp_path: Path) -> None:
+    process = started("search.py", *search_of(tmp_path, "--address", "127.0.0.1:1"))
+    assert process.wait(280) == 2
+
+
+TRIALS, ROUNDS = 4, 10
+COLUMNS = ["round", "train_loss", "local_validation_accuracy_mean", "bytes_up", "lr"]
+
+
+def replayed(study: Study, folder: Path, rates: Sequence[float]) -> list[list[Any]]:
+    """Rows of a run that had these rates, by packing and unpacking by hand."""
+    study = replace(study, overrides=(*study.overrides, f"results.folder={folder}"))
+    trial = trial_of(study, folder, "t100", rates[0])
+    trial.train()
+    name, last = "t100", rates[0]
+    for number, rate in enumerate(rates[1:], start=101):
+        if rate != last:
+            saved, name, last = trial.save_checkpoint(""), f"t{number}", rate
+            trial.cleanup()
+            trial = trial_of(study, folder, name, rate)
+            trial.load_checkpoint(saved)
+        trial.train()
+    run_id = study.experiment(name, {"training.lr": last}).run_id
+    return [[row[column] for column in COLUMNS] for row in read_rounds(folder, run_id)]
+
+
+def cloned(book: Book) -> bool:
+    """Whether a trial is elsewhere than it was drawn."""
+    entries = book.entries()
+    if len(entries) < TRIALS:
+        return False
+    study = Study.from_json((book.folder / "study.json").read_text())
+    return [entry.point for entry in entries] != [
+        entry.point for entry in drawn_points(study, [], TRIALS)
+    ]
+
+
+def test_pbt_that_was_killed_goes_on_and_its_clones_are_exact(tmp_path: Path) -> None:
+    arguments = search_of(tmp_path, "--scheduler", "pbt", "--grace", "2", "--concurrent", "2")
+    arguments += [f"rounds={ROUNDS}", "--trials", str(TRIALS), "--objective", "accuracy"]
+    book = Book(tmp_path / "results" / "tune" / "mine")
+    process = started("search.py", *arguments)
+    begun = time.monotonic()
+    while not cloned(book):
+        assert process.poll() is None, "it ended before there was a clone"
+        assert time.monotonic() - begun < 250
+        time.sleep(0.02)
+    os.kill(process.pid, signal.SIGKILL)
+    process.wait()
+    assert any(entry.status == "begun" for entry in book.entries())
+    assert started("search.py", *arguments, "--resume").wait(280) == 0  # at once
+    study = Study.from_json((book.folder / "study.json").read_text())
+    runs = pd.read_parquet(tmp_path / "results" / "runs")
+    finished = runs[runs["status"] == "finished"].set_index("trial_id")["run_id"].astype(str)
+    assert sorted(finished.index) == [f"t{number:03d}" for number in range(TRIALS)]
+    assert set(runs["status"]) <= {"finished", "interrupted"}
+    clones = 0
+    for entry in book.entries():
+        assert entry.status == "ended"
+        run_id = study.experiment(entry.trial, entry.point).run_id
+        assert run_id == finished[entry.trial]
+        rows = read_rounds(tmp_path / "results", run_id)
+        assert [row["round"] for row in rows] == list(range(ROUNDS))
+        rates = [row["lr"] for row in rows]
+        assert rates[-1] == entry.point["training.lr"]
+        clones += len(set(rates)) > 1
+        found = [[row[column] for column in COLUMNS] for row in rows]
+        assert found == replayed(study, tmp_path / f"replayed-{entry.trial}", rates)
+    assert clones
