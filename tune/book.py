@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from spatl_ray.errors import ConfigError, ResultsError
-from spatl_ray.places import write_whole
+from spatl_ray.places import check_place, write_whole
 from tune.space import Point, Space
 from tune.study import Study
 
@@ -76,6 +76,7 @@ class Book:
                 f"search {study.sweep_id!r} is already in {self.folder}: take --resume to go on with it, "
                 "or another --name"
             )
+        check_place(self.folder / "lock", "results.folder")
         self.folder.mkdir(parents=True, exist_ok=True)
         lock = (self.folder / "lock").open("w")
         try:

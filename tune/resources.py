@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import os
+import socket
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -72,6 +73,10 @@ def _of(node: Mapping[str, float], bundle: Bundle) -> Bundle:
     return {name: node.get(name, 0.0) for name in bundle}
 
 
+KNOCK_SECONDS = 10.0
+"""In which a cluster must answer."""
+
+
 @contextmanager
 def cluster(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
     """Join a Ray cluster, or start Ray on this machine; tells the resources of each node.
@@ -97,11 +102,28 @@ def _nodes() -> list[Mapping[str, float]]:
     return [node["Resources"] for node in ray.nodes() if node["Alive"]]
 
 
+def _knock(address: str) -> None:
+    """Refuse an address where nobody answers, for which Ray itself waits many minutes.
+
+    Raises:
+        EngineError: it is such an address.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # `auto`, which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"--address {address!r} cannot be reached: {error}") from error
+
+
 def _connect(address: str | None) -> None:
     """Join Ray or start it; on a busy machine it may miss its own 30 seconds, and is started again."""
     import ray
     from ray.job_config import JobConfig
 
+    if address:
+        _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")

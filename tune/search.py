@@ -27,7 +27,7 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
 from tune.book import FAILED, Book, Entry
-from tune.command import carried_out, console, positive
+from tune.command import at_least_0, carried_out, console, positive, seed
 from tune.limits import grace_of, most_of
 from tune.objectives import FIGURES, check_objectives
 from tune.space import Space, check_space, default_space, parse_space, read_text
@@ -214,7 +214,7 @@ def _parser() -> argparse.ArgumentParser:
         help="at once; by default what the cluster holds",
     )
     add("--name", metavar="ID", help="of the search; by default EXPERIMENT-ALGORITHM")
-    add("--seed", metavar="N", type=int, default=0, help="of the points (0)")
+    add("--seed", metavar="N", type=seed, default=0, help="of the points (0)")
     add(
         "--grace",
         metavar="N",
@@ -243,7 +243,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-failures",
         metavar="N",
-        type=int,
+        type=at_least_0,
         default=1,
         help="how often a trial is begun again (1)",
     )

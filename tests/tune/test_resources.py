@@ -9,7 +9,7 @@ import pytest
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError, EngineError
 from spatl_ray.experiments import experiment_from
-from tune.resources import at_once, bundles
+from tune.resources import at_once, bundles, cluster
 from tune.study import as_trial
 
 
@@ -81,3 +81,12 @@ def test_a_trial_through_ray_has_as_many_workers_as_are_reserved() -> None:
     assert trial.engine.workers == len(bundles(trial)) - 1 == 1
     raw = {"engine": RAY}
     assert as_trial(experiment_from(raw), raw).engine.workers == 3
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:1", "ray://127.0.0.1:1", "127.0.0.1:99999"])
+def test_an_address_where_nobody_answers_is_refused_at_once(address: str) -> None:
+    with (
+        pytest.raises(EngineError, match=f"--address '{address}' cannot be reached"),
+        cluster(address),
+    ):
+        pass

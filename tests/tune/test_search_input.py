@@ -84,3 +84,25 @@ def test_bad_spaces(
     message: str,
 ) -> None:
     assert message in refused(tmp_path, capsys, *arguments, space=space)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--seed", "-1"], "--seed: must be in [0, 4294967296), got -1"),
+        (["--max-failures", "-1"], "--max-failures: must be at least 0, got -1"),
+        (["--trials", "0"], "--trials: must be at least 1, got 0"),
+    ],
+)
+def test_bad_numbers(
+    capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    with pytest.raises(SystemExit, match="2"):
+        main([*QUICK, *arguments])
+    assert message in capsys.readouterr().err
+
+
+def test_results_that_cannot_be_written(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "file").touch()
+    assert main([*QUICK, f"results.folder={tmp_path / 'file'}"]) == 2
+    assert "results.folder must be a place that can be written" in capsys.readouterr().err
