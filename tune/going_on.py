@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,13 +13,29 @@ from spatl_ray.config import Experiment
 from spatl_ray.engine.lock import alone
 from spatl_ray.engine.rounds import RunSummary
 from spatl_ray.engine.trust import own_code
-from spatl_ray.errors import ResultsError
+from spatl_ray.errors import EngineError, ResultsError
 from spatl_ray.plugins import named_in
 from spatl_ray.results.mappings import mapping_of
 from spatl_ray.results.reader import read_run
 
 PATIENCE = 30.0
 """Seconds in which a process whose search or sweep was killed lets go of its run."""
+
+
+def enter(here: Path) -> None:
+    """Take the folder in which a command was given as the current one: relative paths are meant from there.
+
+    Processes of a cluster that was there already are in the folder in which it was started.
+
+    Raises:
+        EngineError: this node has no such folder.
+    """
+    try:
+        os.chdir(here)
+    except OSError as error:
+        raise EngineError(
+            f"the folder in which the command was given must be on every node, got {error}"
+        ) from error
 
 
 def begin(experiment: Experiment, callbacks: Sequence[Callback]) -> RunSummary:

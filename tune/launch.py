@@ -75,12 +75,14 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
     Raises:
         EngineError: Ray cannot start, or holds no trial.
         ResultsError: the book is damaged.
+        KeyboardInterrupt: Ctrl-C; Tune itself has ended what ran, and only returns.
     """
     entries = book.entries()
     book.check(study.ranges, entries)
     source = (_variants if study.scheduler == PBT else _searched)(study, book, entries, launch)
     if source.samples < 1:
         return
+    progress = Progress(book, source.numbers, max(launch.trials, len(entries)))
     plan = Plan(study, book.folder, source.numbers, tuple(sys.path), Path.cwd())
     with cluster(launch.address) as there:
         trainable = ray_tune.with_resources(
@@ -103,9 +105,11 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
                 verbose=0,
                 checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=ray_tune.FailureConfig(max_failures=launch.max_failures),
-                callbacks=[Progress(book, source.numbers, max(launch.trials, len(entries)))],
+                callbacks=[progress],
             ),
         ).fit()
+    if progress.ended < (len(source.numbers) or source.samples):
+        raise KeyboardInterrupt
 
 
 def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:

@@ -80,9 +80,11 @@ def _searched(
         arguments.retry_failed,
         arguments.max_failures,
     )
-    run_trials(study, book, experiment, launch)
-    entries = book.entries()
-    close_results(*_runs(study, entries))
+    try:
+        run_trials(study, book, experiment, launch)
+    finally:
+        entries = book.entries()
+        close_results(*_runs(study, entries))
     found = outcomes(study, entries)
     console.print(trial_table(study, found))
     console.print(Text(f"{sum(each.rounds for each in found)} rounds in {len(found)} trials"))

@@ -72,11 +72,12 @@ def carried_out(
 ) -> tuple[str, str]:
     """Run an experiment, or go on with it; how it ended, and the error if it failed."""
     from spatl_ray.engine.actors import extend_path
-    from tune.going_on import begin, go_on
+    from tune.going_on import begin, enter, go_on
 
     extend_path(paths)
     tells = (_Tells(experiment.run_id, board),)
     try:
+        enter(here)
         if continued:
             return go_on(experiment, tells, here).status, ""
         return begin(experiment, tells).status, ""

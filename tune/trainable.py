@@ -18,7 +18,7 @@ from spatl_ray.errors import EngineError
 from spatl_ray.results.reader import read_rounds, read_run, run_ids
 from spatl_ray.results.writer import ResultsWriter
 from tune.book import ENDED, Book, Entry, trial_id
-from tune.going_on import begin, go_on
+from tune.going_on import begin, enter, go_on
 from tune.objectives import ROUNDS, figures, told
 from tune.space import Point
 from tune.stepped import SteppedRun
@@ -70,6 +70,7 @@ class TrialRun(Trainable):
         from spatl_ray.engine.actors import extend_path
 
         extend_path(plan.paths)
+        enter(plan.here)
         self._plan = plan
         self._book = Book(plan.folder)
         self._open(config["point"])

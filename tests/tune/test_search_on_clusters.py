@@ -34,24 +34,31 @@ grid: {{seed: [0, 1]}}
 """
 
 
-def started(script: str, *arguments: str) -> subprocess.Popen[bytes]:
-    """A command, in a session of its own."""
+def started(folder: Path, script: str, *arguments: str) -> subprocess.Popen[bytes]:
+    """A command that is given in a folder, in a session of its own."""
     environment = {**os.environ, "PYTHONPATH": str(ROOT)}
-    command = [sys.executable, f"tune/{script}", *arguments]
-    return subprocess.Popen(command, cwd=ROOT, env=environment, start_new_session=True)
+    command = [sys.executable, str(ROOT / "tune" / script), *arguments]
+    return subprocess.Popen(command, cwd=folder, env=environment, start_new_session=True)
+
+
+def status_of(process: subprocess.Popen[bytes]) -> int:
+    """How a command ended; it does not stay."""
+    try:
+        return process.wait(280)
+    finally:
+        process.kill()
 
 
 def search_of(folder: Path, *more: str) -> list[str]:
     file = folder / "space.yaml"
     file.write_text(SPACE, encoding="utf-8")
-    results = f"results.folder={folder / 'results'}"
-    return ["demo", *SMALL, results, "--name", "mine", "--space", str(file), *more]
+    return ["demo", *SMALL, "results.folder=results", "--name", "mine", "--space", str(file), *more]
 
 
 def sweep_of(folder: Path, *more: str) -> list[str]:
     file = folder / "grid.yaml"
     file.write_text(GRID, encoding="utf-8")
-    return [str(file), f"results.folder={folder / 'results'}", "--no-estimate", *more]
+    return [str(file), "results.folder=results", "--no-estimate", *more]
 
 
 def reserved() -> dict[str, list[dict[str, float]]]:
@@ -77,10 +84,12 @@ def test_a_running_cluster_is_joined_and_lives_on(
     parts = ["engine.num_gpus=0.25", "engine.num_cpus=0.5", "engine.device=cpu"]
     address = ["--address", ray_cluster.address, *parts]
     if command == "search":
-        process = started("search.py", *search_of(tmp_path, "--trials", "2", "rounds=2", *address))
+        process = started(
+            tmp_path, "search.py", *search_of(tmp_path, "--trials", "2", "rounds=2", *address)
+        )
     else:
-        process = started("sweep.py", *sweep_of(tmp_path, *address))
-    assert process.wait(280) == 0
+        process = started(tmp_path, "sweep.py", *sweep_of(tmp_path, *address))
+    assert status_of(process) == 0
     runs = pd.read_parquet(tmp_path / "results" / "runs")
     assert runs["status"].tolist() == ["finished"] * 2
     assert all(node["Alive"] for node in ray.nodes())
@@ -95,8 +104,10 @@ def test_client_actors_lie_in_the_group_of_their_trial(tmp_path: Path, ray_clust
         folder = tmp_path / workers
         folder.mkdir()
         more = [*engine, f"engine.workers={workers}", "rounds=2", "--trials", "1"]
-        process = started("search.py", *search_of(folder, *more, "--address", ray_cluster.address))
-        assert process.wait(280) == 0
+        process = started(
+            folder, "search.py", *search_of(folder, *more, "--address", ray_cluster.address)
+        )
+        assert status_of(process) == 0
         actors = set(pd.read_parquet(folder / "results" / "clients")["actor"].dropna())
         assert len(actors) == (1 if workers == "null" else 4)
     one = {"CPU": 1.0, "GPU": 0.5}
@@ -140,7 +151,7 @@ def test_pbt_that_was_killed_goes_on_and_its_clones_are_exact(tmp_path: Path) ->
     arguments = search_of(tmp_path, "--scheduler", "pbt", "--grace", "2", "--concurrent", "2")
     arguments += [f"rounds={ROUNDS}", "--trials", str(TRIALS), "--objective", "accuracy"]
     book = Book(tmp_path / "results" / "tune" / "mine")
-    process = started("search.py", *arguments)
+    process = started(tmp_path, "search.py", *arguments)
     begun = time.monotonic()
     while not cloned(book):
         assert process.poll() is None, "it ended before there was a clone"
@@ -149,7 +160,8 @@ def test_pbt_that_was_killed_goes_on_and_its_clones_are_exact(tmp_path: Path) ->
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
     assert any(entry.status == "begun" for entry in book.entries())
-    assert started("search.py", *arguments, "--resume").wait(280) == 0  # at once
+    again = started(tmp_path, "search.py", *arguments, "--resume")  # at once
+    assert status_of(again) == 0
     study = Study.from_json((book.folder / "study.json").read_text())
     runs = pd.read_parquet(tmp_path / "results" / "runs")
     finished = runs[runs["status"] == "finished"].set_index("trial_id")["run_id"].astype(str)
@@ -168,3 +180,24 @@ def test_pbt_that_was_killed_goes_on_and_its_clones_are_exact(tmp_path: Path) ->
         found = [[row[column] for column in COLUMNS] for row in rows]
         assert found == replayed(study, tmp_path / f"replayed-{entry.trial}", rates)
     assert clones
+
+
+def test_ctrl_c_ends_a_search_that_goes_on_later(tmp_path: Path) -> None:
+    arguments = search_of(tmp_path, "--trials", "6", f"rounds={ROUNDS}", "--concurrent", "2")
+    process = started(tmp_path, "search.py", *arguments)
+    book = Book(tmp_path / "results" / "tune" / "mine")
+    begun = time.monotonic()
+    while not any(entry.status == "ended" for entry in book.entries()):
+        assert process.poll() is None
+        assert time.monotonic() - begun < 250
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    assert status_of(process) == 130
+    runs = pd.read_parquet(tmp_path / "results" / "runs")
+    assert set(runs["status"]) <= {"finished", "interrupted"}
+    assert len(runs) < 6
+    again = started(tmp_path, "search.py", *arguments, "--resume")
+    assert status_of(again) == 0
+    runs = pd.read_parquet(tmp_path / "results" / "runs")
+    assert sorted(runs["trial_id"]) == [f"t{number:03d}" for number in range(6)]
+    assert set(runs["status"]) == {"finished"}
