@@ -90,3 +90,18 @@ def test_a_trial_that_diverged_is_stopped(tmp_path: Path, scheduler: str) -> Non
         decisions.append(made.on_trial_result(NothingElse(), trial, result))
     assert decisions[0] == "CONTINUE"
     assert decisions[4] == "STOP"
+
+
+def test_the_median_rule_pauses_no_trial(tmp_path: Path) -> None:
+    made = scheduler_of(replace(study_of(tmp_path, "median"), objectives=("train_loss",)))
+    running, waiting = (Trial(f"t{number}", stub=True) for number in range(2))
+
+    class OneWaits:
+        def get_live_trials(self) -> list[Any]:
+            return [running, waiting]
+
+    assert waiting.status == Trial.PENDING
+    row = dict.fromkeys(TABLES["rounds"].names) | {"train_loss": 1.0}
+    for round_ in range(3):
+        result = told({**row, "round": round_}, ("train_loss",))
+        assert made.on_trial_result(OneWaits(), running, result) == "CONTINUE"
