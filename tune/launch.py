@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -108,6 +109,7 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
                 callbacks=[progress],
             ),
         ).fit()
+    shutil.rmtree(book.folder / "packs", ignore_errors=True)  # only this process knows of them
     if progress.ended < (len(source.numbers) or source.samples):
         raise KeyboardInterrupt
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -36,8 +37,9 @@ class Progress(Callback):
         """A trial ended: after its last round, or because the scheduler stopped it."""
         self._end(trial, ENDED, None)
         told = trial.last_result
-        rounds, accuracy, sent = told.get(ROUNDS, 0), told.get("accuracy"), told.get("bytes", 0)
-        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        rounds, sent = told.get(ROUNDS, 0), told.get("bytes", 0)
+        accuracy = told.get("accuracy", math.nan)
+        shown = "-" if math.isnan(accuracy) else f"{accuracy:.4f}"
         self._line(trial, f"{rounds} rounds, validation accuracy {shown}, {sent / 1e6:.3f} MB")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
