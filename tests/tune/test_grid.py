@@ -108,7 +108,11 @@ def test_every_shipped_grid_can_be_read(path: Path) -> None:
             "algorithm.server_lr: [1.0]",
             "algorithm and algorithm.server_lr must not be set both",
         ),
-        ("[0, 1]", f"{list(range(25_001))}", "must have at most 100,000 points, got 100,004"),
+        (
+            "[0, 1]",
+            f"{list(range(200))}\n  rounds: {list(range(1, 201))}",
+            "must have at most 100,000 points, got 160,000",
+        ),
         (TEXT, "[1]", "must hold a mapping of name, experiment, fixed, grid"),
     ],
 )
