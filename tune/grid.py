@@ -27,8 +27,7 @@ from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.faults import nearest
 from spatl_ray.overrides import overridden
 from spatl_ray.yaml_text import parse
-from tune.space import (
-    MOST_TOLD,
+from tune.fields import (
     check_key,
     check_size,
     overlaps,
@@ -39,6 +38,7 @@ from tune.space import (
     twice,
     values_by_path,
 )
+from tune.space import MOST_TOLD
 from tune.study import as_trial
 
 GRIDS = Path(__file__).parent / "grids"

@@ -11,7 +11,8 @@ from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from
 from spatl_ray.overrides import overridden
-from tune.space import Dimension, Space, override
+from tune.fields import override
+from tune.space import Dimension, Space
 from tune.study import PBT
 
 RUNGS = 9

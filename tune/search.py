@@ -28,9 +28,10 @@ from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
 from tune.book import FAILED, Book, Entry
 from tune.command import at_least_0, carried_out, console, positive, seed
+from tune.fields import read_text
 from tune.limits import grace_of, most_of
 from tune.objectives import FIGURES, check_objectives
-from tune.space import Space, check_space, default_space, parse_space, read_text
+from tune.space import Space, check_space, default_space, parse_space
 from tune.study import PBT, Study, as_trial, check_branches
 
 SEARCHES = ("tpe", "random", "grid")
