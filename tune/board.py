@@ -40,8 +40,10 @@ class View:
     states: Mapping[str, State] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        self._ended: dict[str, float] = {}
+        self._ended: set[str] = set()
+        self._continued: set[str] = set()
         self._begun: dict[str, float] = {}
+        self._expected = self._took = 0.0
         self._failed = 0
         self._live: Live | None = None
 
@@ -62,17 +64,22 @@ class View:
         if self._live:
             self._live.stop()
 
-    def begin(self, cell: Cell) -> None:
-        """A run was given to Ray."""
+    def begin(self, cell: Cell, continued: bool = False) -> None:
+        """A run was given to Ray; one that goes on does not tell how long a whole one takes."""
         run_id = cell.experiment.run_id
         self.running[run_id] = cell
         self._begun[run_id] = time.monotonic()
+        if continued:
+            self._continued.add(run_id)
 
     def end(self, run_id: str, status: str, error: str) -> None:
         """A run ended."""
         cell = self.running.pop(run_id)
-        self._ended[run_id] = seconds = time.monotonic() - self._begun[run_id]
+        seconds = time.monotonic() - self._begun[run_id]
+        self._ended.add(run_id)
         self._failed += status == "failed"
+        if status == "finished" and run_id not in self._continued:
+            self._took, self._expected = self._took + seconds, self._expected + self.seconds[run_id]
         where = ", ".join(cell.values.values())
         how = f"failed: {error}" if status == "failed" else f"{status}, {self._accuracy(run_id)}"
         self.console.print(
@@ -84,15 +91,14 @@ class View:
         )
 
     def left(self) -> float:
-        """Seconds to the end, about: the estimate, corrected by the runs that have ended."""
-        expected = sum(self.seconds[run_id] for run_id in self._ended)
-        pace = sum(self._ended.values()) / expected if expected else 1.0
-        open_ = [run_id for run_id in self.seconds if run_id not in self._ended]
-        return (
-            pace
-            * sum(self.seconds[run_id] * self._open_share(run_id) for run_id in open_)
-            / self.slots
-        )
+        """Seconds to the end, about: the estimate, corrected by the runs that were whole."""
+        pace = self._took / self._expected if self._expected else 1.0
+        open_ = [
+            seconds * self._open_share(run_id)
+            for run_id, seconds in self.seconds.items()
+            if run_id not in self._ended
+        ]
+        return pace * max(sum(open_) / self.slots, max(open_, default=0.0))
 
     def _open_share(self, run_id: str) -> float:
         """How much of a run is to come."""

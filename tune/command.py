@@ -31,6 +31,30 @@ def positive(text: str) -> int:
     return value
 
 
+def at_least_0(text: str) -> int:
+    """An option's number, at least 0.
+
+    Raises:
+        ArgumentTypeError: it is less.
+    """
+    value = int(text)
+    if value < 0:
+        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
+    return value
+
+
+def seed(text: str) -> int:
+    """An option's seed.
+
+    Raises:
+        ArgumentTypeError: no generator takes it.
+    """
+    value = int(text)
+    if not 0 <= value < 2**32:
+        raise argparse.ArgumentTypeError(f"must be in [0, {2**32}), got {value}")
+    return value
+
+
 def console() -> Console:
     """Where a command tells what it does."""
     has_width = sys.stdout.isatty() or "COLUMNS" in os.environ

@@ -16,7 +16,7 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -27,7 +27,18 @@ from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.faults import nearest
 from spatl_ray.overrides import overridden
 from spatl_ray.yaml_text import parse
-from tune.space import MOST_TOLD, override, paths_of, read_text
+from tune.fields import (
+    check_key,
+    check_size,
+    overlaps,
+    override,
+    paths_of,
+    plain,
+    read_text,
+    twice,
+    values_by_path,
+)
+from tune.space import MOST_TOLD
 from tune.study import as_trial
 
 GRIDS = Path(__file__).parent / "grids"
@@ -83,6 +94,7 @@ def read_grid(source: str, overrides: Sequence[str] = ()) -> Grid:
     faults: dict[str, None] = {}
     for block in blocks:
         axes, rest = _narrowed(block, given)
+        check_size(source, axes.values())
         for values in itertools.product(*axes.values()):
             chosen = dict(zip(axes, values, strict=True))
             try:
@@ -135,6 +147,9 @@ def _form_faults(raw: Mapping[Any, Any], source: str) -> list[str]:
         faults.append("name and experiment must be text")
     if not isinstance(raw.get("fixed", {}), Mapping):
         faults.append(f"fixed must be a mapping, got {raw['fixed']!r}")
+    else:
+        for key, value in raw.get("fixed", {}).items():
+            faults += _told(check_key, key) or _told(plain, key, value)
     blocks = raw.get("grid", {})
     for block in blocks if isinstance(blocks, list) else [blocks]:
         faults += _axis_faults(block)
@@ -144,18 +159,40 @@ def _form_faults(raw: Mapping[Any, Any], source: str) -> list[str]:
 def _axis_faults(block: Any) -> list[str]:
     if not isinstance(block, Mapping):
         return [f"grid must be a mapping of axes, or a list of such, got {block!r:.60}"]
-    faults = []
+    faults = [fault for key in block for fault in _told(check_key, key)]
+    for key, values in block.items() if not faults else ():
+        faults += _value_faults(key, values)
+    if faults:
+        return faults
+    paths = [path for key in block for path in paths_of(key)]
+    faults = [f"{path} must be set by one axis only" for path in twice(paths)]
+    values_of: dict[str, Sequence[Any]] = {}
     for key, values in block.items():
-        paths = paths_of(str(key))
-        if not isinstance(values, list) or not values:
-            faults.append(f"{key} must be a list of at least one value, got {values!r}")
-        elif len(paths) > 1:
-            faults += [
-                f"{key}: a value must be a list of {len(paths)}, got {value!r}"
-                for value in values
-                if not isinstance(value, list) or len(value) != len(paths)
+        values_of |= values_by_path(paths_of(key), values)
+    return faults + overlaps(values_of)
+
+
+def _value_faults(key: str, values: Any) -> list[str]:
+    """What is wrong with the values of an axis."""
+    if not isinstance(values, list) or not values:
+        return [f"{key} must be a list of at least one value, got {values!r}"]
+    paths = paths_of(key)
+    if len(paths) > 1:
+        wrong = [each for each in values if not isinstance(each, list) or len(each) != len(paths)]
+        if wrong:
+            return [
+                f"{key}: a value must be a list of {len(paths)}, got {each!r}" for each in wrong
             ]
-    return faults
+    return _told(plain, key, values)
+
+
+def _told(check: Callable[..., object], *values: Any) -> list[str]:
+    """The faults that a check finds."""
+    try:
+        check(*values)
+    except ConfigError as error:
+        return list(error.faults)
+    return []
 
 
 def _narrowed(
@@ -194,7 +231,7 @@ def _cell(
     name: str, base: Mapping[str, Any], texts: Sequence[str], chosen: Mapping[str, Any]
 ) -> Cell:
     raw = overridden(base, texts)
-    experiment = as_trial(experiment_from({**raw, "name": name}), base, tuple(texts))
+    experiment = as_trial(experiment_from({**raw, "name": name}), raw)
     results = experiment.results.model_copy(
         update={"sweep_id": name, "folder": str(Path(experiment.results.folder).absolute())}
     )

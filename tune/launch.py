@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 # Before Ray Tune is imported, which reads them once.
@@ -73,12 +75,16 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
 
     Raises:
         EngineError: Ray cannot start, or holds no trial.
+        ResultsError: the book is damaged.
+        KeyboardInterrupt: Ctrl-C; Tune itself has ended what ran, and only returns.
     """
     entries = book.entries()
+    book.check(study.ranges, entries)
     source = (_variants if study.scheduler == PBT else _searched)(study, book, entries, launch)
     if source.samples < 1:
         return
-    plan = Plan(study, book.folder, source.numbers, tuple(sys.path))
+    progress = Progress(book, source.numbers, max(launch.trials, len(entries)))
+    plan = Plan(study, book.folder, source.numbers, tuple(sys.path), Path.cwd())
     with cluster(launch.address) as there:
         trainable = ray_tune.with_resources(
             ray_tune.with_parameters(TrialRun, plan=plan),
@@ -100,9 +106,12 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
                 verbose=0,
                 checkpoint_config=ray_tune.CheckpointConfig(checkpoint_at_end=False),
                 failure_config=ray_tune.FailureConfig(max_failures=launch.max_failures),
-                callbacks=[Progress(book, source.numbers, max(launch.trials, len(entries)))],
+                callbacks=[progress],
             ),
         ).fit()
+    shutil.rmtree(book.folder / "packs", ignore_errors=True)  # only this process knows of them
+    if progress.ended < (len(source.numbers) or source.samples):
+        raise KeyboardInterrupt
 
 
 def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:
@@ -114,7 +123,8 @@ def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch
 
 def _variants(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:
     """Drawn points as Tune's own variants."""
-    drawn = drawn_points(study, entries, max(launch.trials, len(entries)))
+    last = max((number_of(entry.trial) for entry in entries), default=-1)
+    drawn = drawn_points(study, entries, max(launch.trials, last + 1))
     kept = [entry for entry in drawn if entry.status != FAILED or launch.retries]
     for entry in kept:
         book.write(entry)

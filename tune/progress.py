@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -21,20 +22,24 @@ class Progress(Callback):
         book: of the search.
         numbers: of the trials that the scheduler itself names, in its order.
         trials: how many there are to be.
+
+    Attributes:
+        ended: how many have ended or failed in this process.
     """
 
     def __init__(self, book: Book, numbers: Sequence[int], trials: int) -> None:
         self._book = book
         self._numbers = numbers
         self._trials = trials
-        self._ended = 0
+        self.ended = 0
 
     def on_trial_complete(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
         """A trial ended: after its last round, or because the scheduler stopped it."""
         self._end(trial, ENDED, None)
         told = trial.last_result
-        rounds, accuracy, sent = told.get(ROUNDS, 0), told.get("accuracy"), told.get("bytes", 0)
-        shown = "-" if accuracy is None else f"{accuracy:.4f}"
+        rounds, sent = told.get(ROUNDS, 0), told.get("bytes", 0)
+        accuracy = told.get("accuracy", math.nan)
+        shown = "-" if math.isnan(accuracy) else f"{accuracy:.4f}"
         self._line(trial, f"{rounds} rounds, validation accuracy {shown}, {sent / 1e6:.3f} MB")
 
     def on_trial_error(self, iteration: int, trials: list[Any], trial: Any, **info: Any) -> None:
@@ -49,7 +54,7 @@ class Progress(Callback):
         booked = self._book.entry(name)
         if booked is not None:
             self._book.write(Entry(name, booked.point, status, error))
-        self._ended += 1
+        self.ended += 1
 
     def _name(self, trial: Any) -> str:
         """The trial's id in the results."""
@@ -59,5 +64,5 @@ class Progress(Callback):
         return trial_id(self._numbers[int(trial.trial_id.rpartition("_")[2])])
 
     def _line(self, trial: Any, text: str) -> None:
-        counted = f"({self._ended} of {self._trials})"
+        counted = f"({self.ended} of {self._trials})"
         Console().print(Text(f"{self._name(trial)} {counted} {text}"), soft_wrap=True)

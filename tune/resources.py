@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import logging
 import os
-from collections.abc import Iterator, Mapping
+import socket
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from spatl_ray.config import Experiment
-from spatl_ray.errors import EngineError
+from spatl_ray.errors import ConfigError, EngineError
 
 Bundle = dict[str, float]
 
@@ -25,43 +26,60 @@ def bundles(experiment: Experiment) -> list[Bundle]:
 
     On the serial backend all is one process. Through Ray the first process only waits for the client
     actors, so that it takes nothing; the aggregator takes nothing either.
+
+    Raises:
+        ConfigError: a process takes nothing, so that any number would run at once.
     """
     engine = experiment.engine
     own = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
     one = {name: amount for name, amount in own.items() if amount}
+    if not one:
+        raise ConfigError(
+            "engine.num_cpus must be above 0 in a search or a sweep without engine.num_gpus, got 0: they "
+            "run as many at once as there is room for"
+        )
     if engine.backend == "serial":
         return [one]
     return [{}, *([one] * (engine.workers or 1))]
 
 
-def at_once(experiment: Experiment, there: Mapping[str, float]) -> int:
+def at_once(experiment: Experiment, nodes: Sequence[Mapping[str, float]]) -> int:
     """How many such runs a cluster holds at once.
 
     Args:
         experiment: of the runs.
-        there: the cluster's resources.
+        nodes: the resources of each node; a bundle lies on one of them.
 
     Raises:
-        EngineError: none.
+        ConfigError, EngineError: none.
     """
-    wanted: Bundle = {}
-    for bundle in bundles(experiment):
-        for name, amount in bundle.items():
-            wanted[name] = wanted.get(name, 0.0) + amount
-    most = min(
-        (int(there.get(name, 0.0) / amount + 1e-9) for name, amount in wanted.items()), default=1
-    )
+    wanted = [bundle for bundle in bundles(experiment) if bundle]
+    processes = sum(_held(wanted[0], node) for node in nodes)
+    most = processes // len(wanted)
     if most < 1:
         raise EngineError(
-            f"a run must fit into the cluster: it takes {wanted}, and there is "
-            f"{ {name: there.get(name, 0.0) for name in wanted} }"
+            f"a run must fit into the cluster: it takes {len(wanted)} times {wanted[0]}, each on one node, "
+            f"and the nodes have {[_of(node, wanted[0]) for node in nodes]}"
         )
     return most
 
 
+def _held(bundle: Bundle, node: Mapping[str, float]) -> int:
+    """How many processes a node holds."""
+    return min(int(node.get(name, 0.0) / amount + 1e-9) for name, amount in bundle.items())
+
+
+def _of(node: Mapping[str, float], bundle: Bundle) -> Bundle:
+    return {name: node.get(name, 0.0) for name in bundle}
+
+
+KNOCK_SECONDS = 10.0
+"""In which a cluster must answer."""
+
+
 @contextmanager
-def cluster(address: str | None) -> Iterator[Mapping[str, float]]:
-    """Join a Ray cluster, or start Ray on this machine; tells the resources.
+def cluster(address: str | None) -> Iterator[Sequence[Mapping[str, float]]]:
+    """Join a Ray cluster, or start Ray on this machine; tells the resources of each node.
 
     Raises:
         EngineError: it cannot be reached, or Ray cannot start.
@@ -69,13 +87,34 @@ def cluster(address: str | None) -> Iterator[Mapping[str, float]]:
     import ray
 
     if ray.is_initialized():  # who started it ends it
-        yield ray.cluster_resources()
+        yield _nodes()
         return
     _connect(address)
     try:
-        yield ray.cluster_resources()
+        yield _nodes()
     finally:
         ray.shutdown()
+
+
+def _nodes() -> list[Mapping[str, float]]:
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def _knock(address: str) -> None:
+    """Refuse an address where nobody answers, for which Ray itself waits many minutes.
+
+    Raises:
+        EngineError: it is such an address.
+    """
+    host, _, port = address.rpartition("://")[2].rpartition(":")
+    if not (host and port.isdigit()):
+        return  # `auto`, which Ray looks up
+    try:
+        socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise EngineError(f"--address {address!r} cannot be reached: {error}") from error
 
 
 def _connect(address: str | None) -> None:
@@ -83,6 +122,8 @@ def _connect(address: str | None) -> None:
     import ray
     from ray.job_config import JobConfig
 
+    if address:
+        _knock(address)
     os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
     os.environ.setdefault("RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO", "0")
     os.environ.setdefault("RAY_worker_niceness", "0")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 from ray import tune as ray_tune
@@ -31,6 +32,8 @@ def scheduler(study: Study) -> TrialScheduler:
             **aim,
         )
     if study.scheduler == "median":
+        # Without its pauses for the sake of trials that wait: a run has a checkpoint only now and then.
+        aim["min_time_slice"] = math.inf
         return MedianStoppingRule(time_attr=ROUNDS, grace_period=study.grace, **aim)
     if study.scheduler == PBT:
         return PopulationBasedTraining(

@@ -10,8 +10,10 @@ import math
 import os
 import re
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 if not __package__:
     # Instead of this folder, whose modules have names of their own only within the package.
@@ -25,18 +27,17 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
 from tune.book import FAILED, Book, Entry
-from tune.command import carried_out, console, positive
+from tune.command import at_least_0, carried_out, console, positive, seed
+from tune.fields import read_text
+from tune.limits import grace_of, most_of
 from tune.objectives import FIGURES, check_objectives
-from tune.space import check_space, default_space, parse_space, read_text
+from tune.space import Space, check_space, default_space, parse_space
 from tune.study import PBT, Study, as_trial, check_branches
 
 SEARCHES = ("tpe", "random", "grid")
 SCHEDULERS = ("none", "asha", "asha-bytes", "median", PBT)
 TRIALS = 20
 """Of a search that is not told how many."""
-
-RUNGS = 9
-"""The first rung of ASHA is at this part of its end, by default."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -80,9 +81,11 @@ def _searched(
         arguments.retry_failed,
         arguments.max_failures,
     )
-    run_trials(study, book, experiment, launch)
-    entries = book.entries()
-    close_results(*_runs(study, entries))
+    try:
+        run_trials(study, book, experiment, launch)
+    finally:
+        entries = book.entries()
+        close_results(*_runs(study, entries))
     found = outcomes(study, entries)
     console.print(trial_table(study, found))
     console.print(Text(f"{sum(each.rounds for each in found)} rounds in {len(found)} trials"))
@@ -98,28 +101,27 @@ def study_of(arguments: argparse.Namespace) -> tuple[Study, Experiment]:
     Raises:
         ConfigError: one line a fault; nothing has been written.
     """
+    if arguments.search == "grid" and arguments.scheduler == PBT:
+        raise ConfigError("--search must not be grid with --scheduler pbt, which draws its points")
     overrides = tuple(arguments.overrides)
     raw = dict(read_mapping(arguments.source))
-    experiment = as_trial(experiment_from(overridden(raw, overrides)), raw, overrides)
-    source = arguments.space or default_space(experiment)
+    source = arguments.space or default_space(experiment_from(overridden(raw, overrides)))
     text = read_text(source)
     space = parse_space(text, str(source))
-    check_space(space, raw, overrides)
     objectives = tuple(arguments.objective or ("accuracy", "bytes"))
-    check_objectives(objectives, experiment)
+    experiment = _checked(space, objectives, raw, overrides)
     if arguments.scheduler == PBT:
         check_branches(space, experiment)
     if arguments.search == "grid":
         space.grid()
-    most = arguments.most or _most(arguments.scheduler, experiment)
-    grace = arguments.grace or _grace(arguments.scheduler, experiment, most)
+    most = arguments.most or most_of(arguments.scheduler, experiment, space, raw, overrides)
+    grace = arguments.grace or grace_of(arguments.scheduler, experiment, most)
     if grace > most:
         raise ConfigError(f"--grace must be at most {most}, got {grace}")
     if not 1 < arguments.reduction < math.inf:
         raise ConfigError(f"--reduction must be greater than 1, got {arguments.reduction:g}")
     name = arguments.name or f"{experiment.name}-{experiment.algorithm.name.rpartition(':')[2]}"
-    if not re.fullmatch(r"[\w.-]+", name):
-        raise ConfigError(f'--name must be made of letters, digits, "_", "." and "-", got {name!r}')
+    _check_name(name)
     study = Study(
         sweep_id=name,
         raw=raw,
@@ -136,34 +138,33 @@ def study_of(arguments: argparse.Namespace) -> tuple[Study, Experiment]:
     return study, experiment
 
 
-def _most(scheduler: str, experiment: Experiment) -> int:
-    """Rounds, or bytes: of what is shared, to the cohort and back, in all rounds."""
-    if scheduler != "asha-bytes":
-        return experiment.rounds
-    from spatl_ray.engine.prepare import prepare
+def _checked(
+    space: Space, objectives: Sequence[str], raw: Mapping[str, Any], overrides: tuple[str, ...]
+) -> Experiment:
+    """The experiment with what is the same in all trials, if all trials can run and be judged."""
+    check_space(space, raw, overrides)
+    given = overridden(raw, [*overrides, *space.fixed_texts()])
+    experiment = as_trial(experiment_from(given), given)
+    check_objectives(objectives, experiment)
+    check_space(space, raw, overrides, partial(check_objectives, objectives))
+    return experiment
 
-    _, blueprint = prepare(experiment)
-    model, initial = blueprint.model, blueprint.initial.parameters
-    size = model.layout.shared.size * initial.itemsize
-    if not size:
+
+def _check_name(name: str) -> None:
+    """Refuse a search's name that is no folder's."""
+    if not re.fullmatch(r"[\w.-]+", name) or name in (".", ".."):
         raise ConfigError(
-            f"--scheduler asha-bytes needs an algorithm that sends bytes, got {experiment.algorithm.name}"
+            f'--name must be made of letters, digits, "_", "." and "-", and not be . or .., got {name!r}'
         )
-    return int(2 * size * experiment.cohort_size * experiment.rounds)
-
-
-def _grace(scheduler: str, experiment: Experiment, most: int) -> int:
-    if scheduler == PBT:
-        return max(experiment.evaluation.every, most // 5)
-    least = 1 if scheduler == "asha-bytes" else experiment.evaluation.every
-    return min(most, max(least, most // RUNGS))
 
 
 def _prepare(experiment: Experiment) -> None:
     """Load data and build the model once, so that what is wrong shows before any trial."""
     from spatl_ray.engine.checks import check_timeout
     from spatl_ray.engine.prepare import prepare
+    from tune.resources import bundles
 
+    bundles(experiment)  # refuses what cannot be placed
     check_timeout(experiment, is_main=False)  # a trial's run has a thread of its own
     prepare(experiment)
 
@@ -216,7 +217,7 @@ def _parser() -> argparse.ArgumentParser:
         help="at once; by default what the cluster holds",
     )
     add("--name", metavar="ID", help="of the search; by default EXPERIMENT-ALGORITHM")
-    add("--seed", metavar="N", type=int, default=0, help="of the points (0)")
+    add("--seed", metavar="N", type=seed, default=0, help="of the points (0)")
     add(
         "--grace",
         metavar="N",
@@ -245,7 +246,7 @@ def _parser() -> argparse.ArgumentParser:
     add(
         "--max-failures",
         metavar="N",
-        type=int,
+        type=at_least_0,
         default=1,
         help="how often a trial is begun again (1)",
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -22,21 +23,21 @@ class BookedSearcher(Searcher):
     """Suggests what another searcher does, first what was begun before, and books each trial.
 
     Args:
-        inner: was told to suggest the points of the entries first, in their order.
+        inner: was told to suggest the points of `numbers` first, in their order.
         book: of the search.
-        entries: what was begun before.
+        numbers: of the trials that come first: those that were begun before, or all of a grid. Later ones
+            have the numbers after the last.
         retries: whether trials that failed are run again.
     """
 
-    def __init__(
-        self, inner: Searcher, book: Book, entries: Sequence[Entry], retries: bool
-    ) -> None:
+    def __init__(self, inner: Searcher, book: Book, numbers: Sequence[int], retries: bool) -> None:
         super().__init__(metric=inner.metric, mode=inner.mode)
         self.searcher = inner
         self._book = book
-        self._entries = list(entries)
+        self._entries = {number_of(entry.trial): entry for entry in book.entries()}
         self._retries = retries
-        self._next = 0
+        self._numbers = itertools.chain(numbers, itertools.count(max(numbers, default=-1) + 1))
+        self._next = next(self._numbers)
 
     def set_search_properties(
         self, metric: str | None, mode: str | None, config: dict[str, Any], **spec: Any
@@ -54,9 +55,9 @@ class BookedSearcher(Searcher):
 
     def _pass_failed(self) -> None:
         """Tell the inner searcher of the next trials that failed, and are not to be run again."""
-        while self._next < len(self._entries):
-            entry = self._entries[self._next]
-            if entry.status != FAILED or self._retries:
+        while not self._retries:
+            entry = self._entries.get(self._next)
+            if entry is None or entry.status != FAILED:
                 return
             self._booked(dict(self.searcher.suggest(entry.trial) or {}))
             self.searcher.on_trial_complete(entry.trial, error=True)
@@ -83,12 +84,11 @@ class BookedSearcher(Searcher):
 
     def _booked(self, point: Point) -> Entry:
         """The trial of a point."""
-        number, self._next = self._next, self._next + 1
-        if number >= len(self._entries):
+        number, self._next = self._next, next(self._numbers)
+        entry = self._entries.get(number)
+        if entry is None:
             entry = Entry(trial_id(number), point)
             self._book.write(entry)
-            return entry
-        entry = self._entries[number]
         if entry.point != point:
             raise EngineError(
                 f"trial {entry.trial} must be suggested again at {entry.point}, got {point}"
@@ -113,9 +113,11 @@ def booked_searcher(
             f"--search {study.search} needs Optuna, got none: pip install 'spatl_ray[tune]'"
         ) from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
+    numbers = [number_of(entry.trial) for entry in entries]
     points = [dict(entry.point) for entry in entries]
     if study.search == "grid":
         points = [dict(point) for point in study.ranges.grid()]
+        numbers = list(range(len(points)))
     # Of another stream for each beginning, or it would suggest the same points again.
     seed = int(seeding.generator(study.seed, STREAM, len(entries)).integers(2**31))
     samplers = optuna.samplers
@@ -129,7 +131,7 @@ def booked_searcher(
         points_to_evaluate=points,
         sampler=sampler,
     )
-    return BookedSearcher(inner, book, entries, retries)
+    return BookedSearcher(inner, book, numbers, retries)
 
 
 def drawn_points(study: Study, entries: Sequence[Entry], trials: int) -> list[Entry]:

@@ -29,13 +29,28 @@ from spatl_ray.experiments import experiment_from
 from spatl_ray.faults import nearest
 from spatl_ray.overrides import overridden
 from spatl_ray.yaml_text import parse
+from tune.fields import (
+    MOST_POINTS,
+    check_key,
+    check_size,
+    is_plain,
+    overlaps,
+    override,
+    paths_of,
+    plain,
+    twice,
+    values_by_path,
+)
 
 CONTINUOUS, INTEGER, CHOICE = ("uniform", "loguniform"), ("int", "logint"), "choice"
 KINDS = (*CONTINUOUS, *INTEGER, CHOICE)
 LOGARITHMIC = ("loguniform", "logint")
 
 OUTSIDE = ("name", "rounds", "engine", "checkpoints", "results")
-"""Fields that no search varies: schedulers decide on rounds, and the others decide no number."""
+"""Fields that no space sets: schedulers decide on rounds, and the others decide no number."""
+
+MEASURE = ("seed", "clients", "data", "partition", "evaluation")
+"""Fields that no range varies: they decide what trials are measured on."""
 
 MOST_CHECKED = 256
 """Corners of a space that are tried on the experiment before anything starts."""
@@ -81,6 +96,14 @@ class Dimension:
         value = self.values[self.labels().index(label)]
         return dict(zip(self.paths, value if len(self.paths) > 1 else (value,), strict=True))
 
+    def holds(self, label: Any) -> bool:
+        """Whether a value in a point is one of this range."""
+        if self.kind == CHOICE:
+            return label in self.labels()
+        low, high = self.values
+        is_number = _is_integer if self.kind in INTEGER else _is_finite
+        return is_number(label) and low <= label <= high
+
     def extremes(self) -> tuple[Any, ...]:
         """What is tried before anything starts."""
         return self.labels() if self.kind == CHOICE else self.values
@@ -94,7 +117,7 @@ class Dimension:
         if self.kind == CHOICE:
             return self.labels()
         low, high = self.values
-        if self.kind in INTEGER and self.points is None:
+        if self.kind in INTEGER and self.points is None and high - low < MOST_POINTS:
             return tuple(range(low, high + 1))
         if self.points is None:
             raise ConfigError(
@@ -131,12 +154,23 @@ class Space:
     dimensions: tuple[Dimension, ...]
     fixed: Mapping[str, Any]
 
+    def holds(self, point: Point) -> bool:
+        """Whether it is a point of this space."""
+        ranges = {dimension.key: dimension for dimension in self.dimensions}
+        return point.keys() == ranges.keys() and all(
+            ranges[key].holds(value) for key, value in point.items()
+        )
+
+    def fixed_texts(self) -> list[str]:
+        """What is the same in every trial, as overrides of the experiment."""
+        return [override(path, value) for path, value in self.fixed.items()]
+
     def texts(self, point: Point) -> list[str]:
         """A point as overrides of the experiment."""
-        given = dict(self.fixed)
+        given: dict[str, Any] = {}
         for dimension in self.dimensions:
             given |= dimension.fields(point[dimension.key])
-        return [override(path, value) for path, value in given.items()]
+        return [*self.fixed_texts(), *(override(path, value) for path, value in given.items())]
 
     def grid(self) -> list[Point]:
         """All points of a grid, the last dimension fastest.
@@ -153,34 +187,13 @@ class Space:
                 faults.extend(error.faults)
         if faults:
             raise ConfigError(faults)
+        check_size("the grid", columns)
         keys = [dimension.key for dimension in self.dimensions]
         return [dict(zip(keys, values, strict=True)) for values in itertools.product(*columns)]
 
     def sample(self, generator: np.random.Generator) -> Point:
         """A point, drawn."""
         return {dimension.key: dimension.sample(generator) for dimension in self.dimensions}
-
-
-def override(path: str, value: Any) -> str:
-    """`path=value` as the experiment's overrides are written: JSON is YAML."""
-    return f"{path}={json.dumps(value)}"
-
-
-def paths_of(key: str) -> tuple[str, ...]:
-    """The fields that a key names."""
-    return tuple(path.strip() for path in key.split(","))
-
-
-def read_text(source: Path) -> str:
-    """The text of a YAML file.
-
-    Raises:
-        ConfigError: it cannot be read.
-    """
-    try:
-        return source.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{source} must be a text file that can be read: {error}") from error
 
 
 def default_space(experiment: Experiment) -> Path:
@@ -215,19 +228,14 @@ def parse_space(text: str, source: str) -> Space:
     faults: list[str] = []
     for key, spec in raw.items():
         try:
+            check_key(key)
             if isinstance(spec, Mapping):
-                dimensions.append(_dimension(str(key), spec))
+                dimensions.append(_dimension(key, spec))
             else:
-                fixed[str(key)] = spec
+                fixed[key] = plain(key, spec)
         except ConfigError as error:
             faults.extend(error.faults)
-    paths = [path for each in dimensions for path in each.paths] + list(fixed)
-    faults += [f"{path} must be set by one range only" for path in _twice(paths)]
-    faults += [
-        f"{path} must not be searched: it decides no number, or the scheduler decides on it"
-        for path in paths
-        if path.partition(".")[0] in OUTSIDE
-    ]
+    faults += _path_faults(dimensions, fixed)
     if not dimensions and not faults:
         faults.append(f"{source} must hold at least one range, got fixed values only")
     if faults:
@@ -235,13 +243,40 @@ def parse_space(text: str, source: str) -> Space:
     return Space(tuple(dimensions), fixed)
 
 
-def check_space(space: Space, raw: Mapping[str, Any], overrides: Sequence[str]) -> None:
+def _path_faults(dimensions: Sequence[Dimension], fixed: Mapping[str, Any]) -> list[str]:
+    """What is wrong with the fields that a space sets."""
+    ranged = [path for each in dimensions for path in each.paths]
+    values: dict[str, Sequence[Any]] = {path: [value] for path, value in fixed.items()}
+    for each in dimensions:
+        values |= values_by_path(each.paths, each.values)
+    faults = [f"{path} must be set by one range only" for path in twice([*ranged, *fixed])]
+    faults += overlaps(values)
+    faults += [
+        f"{path} must not be searched: it decides no number, or the scheduler decides on it"
+        for path in (*ranged, *fixed)
+        if path.partition(".")[0] in OUTSIDE
+    ]
+    return faults + [
+        f"{path} must not be searched: trials that are measured on other data or in another way cannot be "
+        "compared"
+        for path in ranged
+        if path.partition(".")[0] in MEASURE
+    ]
+
+
+def check_space(
+    space: Space,
+    raw: Mapping[str, Any],
+    overrides: Sequence[str],
+    check: Callable[[Experiment], object] = lambda experiment: None,
+) -> None:
     """Try the corners of a space on the experiment.
 
     Args:
         space: the space.
         raw: the experiment as its file says it.
         overrides: of the experiment.
+        check: what else experiments there must pass.
 
     Raises:
         ConfigError: what an experiment there says; a field that it has not comes with the nearest one.
@@ -249,7 +284,7 @@ def check_space(space: Space, raw: Mapping[str, Any], overrides: Sequence[str]) 
     faults: dict[str, str] = {}
     for point in _corners(space):
         try:
-            experiment_from(overridden(raw, [*overrides, *space.texts(point)]))
+            check(experiment_from(overridden(raw, [*overrides, *space.texts(point)])))
         except ConfigError as error:
             where = ", ".join(f"{key}={value}" for key, value in point.items())
             for fault in error.faults:
@@ -282,12 +317,7 @@ def _corners(space: Space) -> Iterable[Point]:
 
 
 def _label(value: Any) -> Any:
-    plain = value is None or isinstance(value, bool | int | float | str)
-    return value if plain else json.dumps(value)
-
-
-def _twice(paths: Sequence[str]) -> list[str]:
-    return [path for path in dict.fromkeys(paths) if paths.count(path) > 1]
+    return value if is_plain(value) else json.dumps(value)
 
 
 def _dimension(key: str, spec: Mapping[Any, Any]) -> Dimension:
@@ -328,7 +358,9 @@ def _choices(key: str, paths: Sequence[str], values: Any) -> tuple[Any, ...]:
                 raise ConfigError(
                     f"{key}: a choice must be a list of {len(paths)} values, got {value!r}"
                 )
-    if len({json.dumps(value) for value in values}) < len(values):
+    plain(key, values)
+    # As Python compares, which takes 1 for true: so do those who look a value up.
+    if len({_label(value) for value in values}) < len(values):
         raise ConfigError(f"{key}: choices must differ, got {values!r}")
     return tuple(values)
 

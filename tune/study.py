@@ -55,10 +55,17 @@ class Study:
     @classmethod
     def from_json(cls, text: str) -> Study:
         """What `to_json` wrote."""
-        fields = json.loads(text)
-        for name in ("overrides", "objectives"):
-            fields[name] = tuple(fields[name])
-        return cls(**fields)
+        return cls.from_fields(json.loads(text))
+
+    @classmethod
+    def from_fields(cls, fields: Mapping[str, Any]) -> Study:
+        """What `to_json` wrote, read.
+
+        Raises:
+            TypeError, KeyError: it is something else.
+        """
+        lists = {name: tuple(fields[name]) for name in ("overrides", "objectives")}
+        return cls(**{**fields, **lists})
 
     @cached_property
     def ranges(self) -> Space:
@@ -72,9 +79,8 @@ class Study:
             ConfigError: the experiment cannot run there.
         """
         texts = [*self.overrides, *self.ranges.texts(point)]
-        experiment = as_trial(
-            experiment_from(overridden(self.raw, texts)), self.raw, self.overrides
-        )
+        raw = overridden(self.raw, texts)
+        experiment = as_trial(experiment_from(raw), raw)
         results = experiment.results.model_copy(
             update={
                 "sweep_id": self.sweep_id,
@@ -90,19 +96,24 @@ class Study:
         return experiment.model_copy(update=changed)
 
 
-def as_trial(
-    experiment: Experiment, raw: Mapping[str, Any], overrides: tuple[str, ...]
-) -> Experiment:
+def as_trial(experiment: Experiment, raw: Mapping[str, Any]) -> Experiment:
     """The experiment on the serial backend, unless it says itself that it takes Ray's.
 
-    One of many runs is fastest in one process; the numbers are the same.
+    One of many runs is fastest in one process; the numbers are the same. Through Ray it has one worker,
+    unless it says how many: one a CPU core would not fit into what is reserved for it.
+
+    Args:
+        experiment: the config.
+        raw: the mapping that it was made of.
     """
-    given = any(text.replace(" ", "").startswith("engine.backend=") for text in overrides)
     engine = raw.get("engine")
-    if given or (isinstance(engine, Mapping) and "backend" in engine):
+    if not (isinstance(engine, Mapping) and "backend" in engine):
+        changed: dict[str, object] = {"backend": "serial"}
+    elif experiment.engine.backend == "ray" and experiment.engine.workers is None:
+        changed = {"workers": 1}
+    else:
         return experiment
-    engine = experiment.engine.model_copy(update={"backend": "serial"})
-    return experiment.model_copy(update={"engine": engine})
+    return experiment.model_copy(update={"engine": experiment.engine.model_copy(update=changed)})
 
 
 def check_branches(space: Space, experiment: Experiment) -> None:

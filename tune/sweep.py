@@ -82,8 +82,10 @@ def _do(
 ) -> None:
     """Estimate, and run unless it is dry."""
     from tune.estimate import kind_of, paces
-    from tune.resources import at_once, cluster
+    from tune.resources import at_once, bundles, cluster
 
+    for cell in todo:
+        bundles(cell.experiment)  # refuses what cannot be placed
     seconds = {_id(cell): 1.0 for cell in todo}
     if not arguments.no_estimate:
         known = paces(
@@ -91,7 +93,7 @@ def _do(
         )
         seconds = {_id(c): known[kind_of(c.experiment)].seconds(c.experiment) for c in todo}
     if arguments.dry_run and not arguments.address:
-        here = {"CPU": float(os.cpu_count() or 1), "GPU": 0.0}
+        here = [{"CPU": float(os.cpu_count() or 1)}]
         slots = arguments.parallel or min(at_once(cell.experiment, here) for cell in todo)
         _tell_cost(todo, seconds, slots, arguments, console)
         return
@@ -145,7 +147,7 @@ def _run_all(
                 cell = waiting.pop(0)
                 continued = before[_id(cell)] != NEW
                 started[_id(cell)] = start(cell.experiment, sys.path, board, continued)
-                view.begin(cell)
+                view.begin(cell, continued)
             references = [each.reference for each in started.values()]
             ended, _ = ray.wait(references, num_returns=1, timeout=1.0)
             view.states = ray.get(board.take.remote())

@@ -68,19 +68,19 @@ class _Tells(Callback):
 
 
 def carried_out(
-    experiment: Experiment, paths: Sequence[str], board: Any, continued: bool
+    experiment: Experiment, paths: Sequence[str], board: Any, continued: bool, here: Path
 ) -> tuple[str, str]:
     """Run an experiment, or go on with it; how it ended, and the error if it failed."""
-    from spatl_ray import resume, run
     from spatl_ray.engine.actors import extend_path
+    from tune.going_on import begin, enter, go_on
 
     extend_path(paths)
-    tells = _Tells(experiment.run_id, board)
+    tells = (_Tells(experiment.run_id, board),)
     try:
+        enter(here)
         if continued:
-            folder = Path(experiment.results.folder)
-            return resume(folder, experiment.run_id, callbacks=(tells,)).status, ""
-        return run(experiment, callbacks=(tells,)).status, ""
+            return go_on(experiment, tells, here).status, ""
+        return begin(experiment, tells).status, ""
     except SpatlError as error:
         return "failed", str(error)
 
@@ -117,4 +117,5 @@ def start(experiment: Experiment, paths: Sequence[str], board: Any, continued: b
         max_retries=0,
         scheduling_strategy=strategy,
     )
-    return Started(options.remote(experiment, tuple(paths), board, continued), group)
+    given = (experiment, tuple(paths), board, continued, Path.cwd())
+    return Started(options.remote(*given), group)

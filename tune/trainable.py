@@ -6,21 +6,20 @@ import shutil
 from collections import deque
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
 from ray.tune import Trainable
 
-from spatl_ray import resume, run
-from spatl_ray.callbacks import Callback, Row
+from spatl_ray.callbacks import Row
 from spatl_ray.config import Experiment
 from spatl_ray.engine.branch import pack, unpack
 from spatl_ray.errors import EngineError
 from spatl_ray.results.reader import read_rounds, read_run, run_ids
 from spatl_ray.results.writer import ResultsWriter
 from tune.book import ENDED, Book, Entry, trial_id
-from tune.objectives import ROUNDS, figures
+from tune.going_on import begin, enter, go_on
+from tune.objectives import ROUNDS, figures, told
 from tune.space import Point
 from tune.stepped import SteppedRun
 from tune.study import PBT, Study
@@ -38,12 +37,14 @@ class Plan:
         folder: of the search.
         numbers: of the trials that the scheduler itself names, in its order.
         paths: where own modules are found.
+        here: the folder whose modules are the user's own.
     """
 
     study: Study
     folder: Path
     numbers: tuple[int, ...]
     paths: tuple[str, ...]
+    here: Path
 
 
 class TrialRun(Trainable):
@@ -69,6 +70,7 @@ class TrialRun(Trainable):
         from spatl_ray.engine.actors import extend_path
 
         extend_path(plan.paths)
+        enter(plan.here)
         self._plan = plan
         self._book = Book(plan.folder)
         self._open(config["point"])
@@ -90,10 +92,10 @@ class TrialRun(Trainable):
         if self._is_broken_off:
             self._go_on()
         row = self._recorded.popleft() if self._recorded else self._live()
-        told: dict[str, Any] = figures(row)
-        self._told = told["rounds"]
-        ended = told["rounds"] == self._experiment.rounds
-        return {**told, "done": ended or (self._is_over and not self._recorded)}
+        self._told = int(figures(row)[ROUNDS])
+        ended = self._told == self._experiment.rounds
+        done = ended or (self._is_over and not self._recorded)
+        return {**told(row, self._plan.study.objectives), "done": done}
 
     def save_checkpoint(self, checkpoint_dir: str) -> dict[str, str]:
         """Pack what the run has on the disk, after the last row that was told."""
@@ -118,7 +120,7 @@ class TrialRun(Trainable):
         unpack(Path(checkpoint["folder"]), self._experiment)
         self._book.write(Entry(self._trial, self._point))
         self._is_over, self._is_broken_off, self._recorded = False, False, deque()
-        self._run = SteppedRun(self._experiment, partial(_resumed, self._experiment))
+        self._run = self._resumed()
 
     def _open(self, point: Point) -> None:
         """Take up a trial, with what the results hold of it."""
@@ -136,10 +138,10 @@ class TrialRun(Trainable):
         entry = self._book.entry(self._trial)
         is_finished = row["status"] == "finished"
         self._is_over = is_finished or (entry is not None and entry.status == ENDED)
-        told = evaluated(self._experiment)
+        rows = evaluated(self._experiment)
         if study.scheduler == PBT:  # decided on already
-            told = told[-1:] if self._is_over else []
-        self._recorded.extend(told)
+            rows = rows[-1:] if self._is_over else []
+        self._recorded.extend(rows)
         self._is_broken_off = not self._is_over
 
     def _number(self) -> int:
@@ -149,16 +151,20 @@ class TrialRun(Trainable):
     def _go_on(self) -> None:
         """A run that was broken off: the next live row says which of the recorded ones stay."""
         self._is_broken_off = False
-        self._run = SteppedRun(self._experiment, partial(_resumed, self._experiment))
+        self._run = self._resumed()
         live = self._run.next()
         before = [row for row in self._recorded if figures(row)[ROUNDS] < figures(live)[ROUNDS]]
         self._recorded = deque([*before, live])
 
     def _live(self) -> Row:
         if self._run is None:
-            start = partial(_started, self._experiment)
-            self._run = SteppedRun(self._experiment, start)
+            experiment = self._experiment
+            self._run = SteppedRun(experiment, lambda gate: begin(experiment, (gate,)))
         return self._run.next()
+
+    def _resumed(self) -> SteppedRun:
+        experiment, here = self._experiment, self._plan.here
+        return SteppedRun(experiment, lambda gate: go_on(experiment, (gate,), here))
 
 
 def recorded_run(experiment: Experiment) -> Mapping[str, Any] | None:
@@ -192,11 +198,3 @@ def close_results(folder: Path, runs: Sequence[str]) -> None:
         own = ("start", "end", "status", "error")
         writer.start({name: value for name, value in row.items() if name not in own})
         writer.finish("interrupted")
-
-
-def _started(experiment: Experiment, gate: Callback) -> object:
-    return run(experiment, callbacks=(gate,))
-
-
-def _resumed(experiment: Experiment, gate: Callback) -> object:
-    return resume(Path(experiment.results.folder), experiment.run_id, callbacks=(gate,))

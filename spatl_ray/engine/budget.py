@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
-from spatl_ray.algorithms.base import ClientView
+from spatl_ray.algorithms.base import BUFFERS, ClientView
 from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Algorithm, Experiment, OwnAlgorithm, Spatl
 from spatl_ray.engine.blueprint import Blueprint
@@ -12,8 +12,9 @@ from spatl_ray.errors import ConfigError
 from spatl_ray.federation.devices import Fleet, make_fleet
 from spatl_ray.plugins import is_dotted
 from spatl_ray.training.local import LocalResult
-from spatl_ray.update import Update
+from spatl_ray.update import WHOLE, Broadcast, Update, keep
 from spatl_ray.wire.codec import encode
+from spatl_ray.wire.masks import packed_size
 
 
 def check_budget(experiment: Experiment, blueprint: Blueprint, samples: Integers) -> None:
@@ -112,3 +113,29 @@ def untrained_bytes(
     proposal = algorithm.propose(view, results)
     update = Update(0, client, 1, samples, proposal.parts)
     return len(encode(update, algorithm.spaces(), algorithm.remembered(state)))
+
+
+def most_bytes(experiment: Experiment, blueprint: Blueprint) -> int:
+    """Bytes of a client's round at most: a broadcast, and an update that leaves no position out.
+
+    Counted up are all vectors that are summed (of an own algorithm all that messages may carry), each with
+    a bit a position for its mask; down what the server has before the first round. 0 if nothing travels.
+
+    Args:
+        experiment: the config.
+        blueprint: of the experiment.
+    """
+    algorithm, training = blueprint.algorithm, experiment.training
+    summed = {each.name for each in algorithm.accumulators()}
+    is_own = isinstance(experiment.algorithm, OwnAlgorithm)
+    server = algorithm.start_server(blueprint.initial)
+    down = {**algorithm.broadcast(server), **algorithm.personal(server, 0)}
+    up = {}
+    for name, space in algorithm.spaces().items():
+        if space.size and (is_own or name in summed):
+            kind = training.dtype if name == BUFFERS else algorithm.setting.uplink
+            up[name] = keep(np.zeros(space.size), WHOLE, space, kind)
+    masks = sum(packed_size(algorithm.spaces()[name].size) for name in up)
+    messages = Broadcast(0, down), Update(0, 0, 1, 1, up)
+    sent = sum(len(encode(message, algorithm.spaces())) for message in messages)
+    return sent + masks

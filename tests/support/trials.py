@@ -38,7 +38,7 @@ def study_of(folder: Path, scheduler: str = "none", space: str = SPACE, **fields
 
 def trial_of(study: Study, folder: Path, trial: str, lr: float = 0.05) -> TrialRun:
     """A trial, as Tune's actor holds it."""
-    plan = Plan(study, folder / "tune" / study.sweep_id, (), ())
+    plan = Plan(study, folder / "tune" / study.sweep_id, (), (), Path.cwd())
 
     class Bound(TrialRun):
         def setup(self, config: Mapping[str, Any]) -> None:  # type: ignore[override]

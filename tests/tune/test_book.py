@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 from trials import study_of
@@ -29,6 +30,75 @@ def test_entries_come_in_the_order_of_their_numbers(tmp_path: Path) -> None:
     book.write(ended)
     assert book.entry("t007") == ended
     assert book.entry("t008") is None
+
+
+def test_foreign_files_are_no_trials(tmp_path: Path) -> None:
+    book = Book(tmp_path)
+    book.write(Entry("t000", {"training.lr": 0.1}))
+    for name in ("t0_notes.json", "t1.json", "t0000.json", "t001.json.bak", "t002 (copy).json"):
+        (tmp_path / "trials" / name).write_text("not a trial's")
+    assert [entry.trial for entry in book.entries()] == ["t000"]
+
+
+GOOD = '{"trial": "t000", "point": {"training.lr": 0.1}, "status": "begun", "error": null}'
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("", "must be JSON that can be read"),
+        (GOOD[:30], "must be JSON that can be read"),
+        ("[1]", "must hold a mapping, got [1]"),
+        ('{"trial": "t000"}', "must hold trial, point, status, error, got trial"),
+        (GOOD.replace('"t000"', '"t001"'), "must be of trial 't000', got 't001'"),
+        (GOOD.replace("begun", "begin"), "must have status begun, ended or failed, got 'begin'"),
+        (GOOD.replace('{"training.lr": 0.1}', "[0.1]"), "must have a mapping as point, got [0.1]"),
+        (GOOD.replace("null", "3"), "must have text or null as error, got 3"),
+    ],
+)
+def test_a_damaged_trial_names_file_and_rule(tmp_path: Path, text: str, rule: str) -> None:
+    book = Book(tmp_path)
+    path = tmp_path / "trials" / "t000.json"
+    path.parent.mkdir()
+    path.write_text(text)
+    for read in (book.entries, lambda: book.entry("t000")):
+        with pytest.raises(ResultsError) as caught:
+            read()
+        assert str(caught.value).startswith(f"{path} {rule}")
+
+
+@pytest.mark.parametrize(
+    "point", [{}, {"training.lr": 0.1, "more": 1}, {"training.lr": "x"}, {"training.lr": 5.0}]
+)
+def test_a_trial_outside_of_the_space_is_refused(tmp_path: Path, point: dict[str, Any]) -> None:
+    book, space = Book(tmp_path), study_of(tmp_path).ranges
+    book.check(space, [Entry("t000", {"training.lr": 0.05})])
+    with pytest.raises(ResultsError, match=r"t001\.json must have a point of the space, got"):
+        book.check(space, [Entry("t001", point)])
+
+
+@pytest.mark.parametrize(
+    ("text", "rule"),
+    [
+        ("{", "must be JSON that can be read"),
+        ("null", "must hold a mapping, got None"),
+        ("{}", "must hold a search of this version, got 'overrides'"),
+        ('{"overrides": [], "objectives": [], "new": 1}', "must hold a search of this version"),
+        ('{"overrides": 1, "objectives": []}', "must hold a search of this version"),
+    ],
+)
+def test_a_damaged_search_names_file_and_rule(tmp_path: Path, text: str, rule: str) -> None:
+    (tmp_path / "study.json").write_text(text)
+    with pytest.raises(ResultsError) as caught:
+        Book(tmp_path).open(study_of(tmp_path), resume=True)
+    assert str(caught.value).startswith(f"{tmp_path / 'study.json'} {rule}")
+
+
+@pytest.mark.parametrize("text", ["", "x", "-1", "0", "2.5"])
+def test_a_damaged_number_of_trials_is_refused(tmp_path: Path, text: str) -> None:
+    (tmp_path / "asked").write_text(text)
+    with pytest.raises(ResultsError, match="asked must hold a number of trials, got"):
+        Book(tmp_path).asked(None, 20)
 
 
 def test_a_search_is_begun_once_and_resumed_as_it_was(tmp_path: Path) -> None:

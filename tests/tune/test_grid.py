@@ -57,6 +57,13 @@ def test_overrides_replace_an_axis(tmp_path: Path) -> None:
     assert {(e.algorithm.name, e.rounds) for e in experiments} == {("scaffold", 7)}
 
 
+@pytest.mark.parametrize("text", ["engine.backend=ray", "engine={backend: ray, workers: 2}"])
+def test_runs_are_serial_unless_they_say_otherwise(tmp_path: Path, text: str) -> None:
+    source = written(tmp_path, TEXT)
+    assert {c.experiment.engine.backend for c in read_grid(source).cells} == {"serial"}
+    assert {c.experiment.engine.backend for c in read_grid(source, [text]).cells} == {"ray"}
+
+
 def test_runs_that_are_the_same_are_one(tmp_path: Path) -> None:
     text = TEXT.replace("grid:\n", "grid:\n  rounds: [3, 3]\n")
     assert len(read_grid(written(tmp_path, text)).cells) == 8
@@ -85,6 +92,27 @@ def test_every_shipped_grid_can_be_read(path: Path) -> None:
         ),
         ("fixed: {rounds: 2}", "fixed: {round: 2}", "round is no field of an experiment"),
         ("name: small", "name: so small", "name must match"),
+        ("seed: [0, 1]", "seed: [2020-01-01]", "seed must be made of numbers, texts, true"),
+        ("seed: [0, 1]", "seed: [[2020-01-01]]", "got date 2020-01-01; write it in quotes"),
+        ("{rounds: 2}", "{rounds: 2020-01-01}", "rounds must be made of numbers, texts, true"),
+        ("{rounds: 2}", "{5: 2}", "a key must be the name of a field, or of several with commas"),
+        ("seed: [0, 1]", "5: [0, 1]", "with commas between, got 5"),
+        ("seed: [0, 1]", "on: [0, 1]", "with commas between, got True"),
+        ("seed: [0, 1]", "seed: [true]", "seed must be an integer, got True"),
+        ("seed: [0, 1]", "seed: [[0]]", "seed must be an integer, got [0]"),
+        ("mu: 0.1", "1: 0.1", "algorithm: the keys of a mapping must be text, got 1"),
+        ("seed: [0, 1]", "clients: [5]", "clients must be set by one axis only"),
+        ("seed: [0, 1]", "seed, seed: [[0, 1]]", "seed must be set by one axis only"),
+        (
+            "seed: [0, 1]",
+            "algorithm.server_lr: [1.0]",
+            "algorithm and algorithm.server_lr must not be set both",
+        ),
+        (
+            "[0, 1]",
+            f"{list(range(200))}\n  rounds: {list(range(1, 201))}",
+            "must have at most 100,000 points, got 160,000",
+        ),
         (TEXT, "[1]", "must hold a mapping of name, experiment, fixed, grid"),
     ],
 )

@@ -158,7 +158,6 @@ def test_a_killed_search_goes_on_and_loses_nothing(tmp_path: Path) -> None:
         time.sleep(0.1)
     os.kill(process.pid, signal.SIGKILL)
     process.wait()
-    time.sleep(5)  # Ray's processes end after their driver
     ended = [entry for entry in book.entries() if entry.status == "ended"]
     finished = runs_of(tmp_path).query("status == 'finished'")
     files = {p: p.stat().st_mtime_ns for p in (tmp_path / "results" / "rounds").rglob("*.parquet")}

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 import pytest
 
+from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from, read_mapping
 from spatl_ray.overrides import overridden
@@ -91,6 +92,40 @@ def test_drawn_points_are_inside_and_spread(space: Space) -> None:
         ("rounds: {int: [1, 5]}", "rounds must not be searched"),
         ("engine.workers: {int: [1, 5]}", "engine.workers must not be searched"),
         ("a: {int: [1, 2]}\na, b: {choice: [[1, 2]]}", "a must be set by one range only"),
+        ("a, a: {choice: [[1, 2]]}", "a must be set by one range only"),
+        ("5: {int: [1, 2]}", "a key must be the name of a field, or of several with commas"),
+        ("on: {int: [1, 2]}", "commas between, got True"),
+        ("a,: {choice: [[1, 2]]}", "commas between, got 'a,'"),
+        ("a=b: {int: [1, 2]}", "commas between, got 'a=b'"),
+        ("a: 2020-01-01\nb: {int: [1, 2]}", "a must be made of numbers, texts, true, false, null"),
+        ("a: {choice: [2020-01-01]}", "got date 2020-01-01; write it in quotes if it is text"),
+        ("a: {choice: [[[2020-01-01]]]}", "got date 2020-01-01"),
+        ("a: {choice: [!!binary aGk=]}", "a must be made of numbers"),
+        ("a: {choice: [{1: 2}]}", "a: the keys of a mapping must be text, got 1"),
+        ("a: {choice: [1, true]}", "choices must differ, got [1, True]"),
+        ("a: {choice: [[1], '[1]']}", "choices must differ"),
+        ("a: {uniform: [false, true]}", "must be two finite numbers"),
+        ("a: {int: [false, true]}", "must be two integers"),
+        (
+            "seed: {int: [0, 5]}",
+            "seed must not be searched: trials that are measured on other data",
+        ),
+        ("data.split.train: {uniform: [0.5, 0.9]}", "data.split.train must not be searched"),
+        ("evaluation: {choice: [{every: 2}]}", "evaluation must not be searched"),
+        ("clients: {int: [5, 10]}", "clients must not be searched"),
+        ("partition.beta: {uniform: [0.1, 1]}", "partition.beta must not be searched"),
+        (
+            "training: {choice: [{lr: 0.1}]}\ntraining.lr: {uniform: [0.1, 0.2]}",
+            "training and training.lr must not be set both",
+        ),
+        (
+            "training: {lr: 0.1}\ntraining.lr: {uniform: [0.1, 0.2]}",
+            "must be one of uniform, loguniform, int, logint, choice, got lr",
+        ),
+        (
+            "algorithm: {choice: [fedavg, {name: spatl}]}\nalgorithm.server_lr: {uniform: [1, 2]}",
+            "algorithm and algorithm.server_lr must not be set both",
+        ),
     ],
 )
 def test_a_bad_space_names_field_value_and_rule(text: str, message: str) -> None:
@@ -121,6 +156,34 @@ def test_a_space_is_tried_on_the_experiment(text: str, message: str) -> None:
     assert message in str(caught.value)
 
 
+def test_a_name_and_its_fields_are_searched_together() -> None:
+    text = "algorithm: {choice: [fedavg, fedprox]}\nalgorithm.server_lr: {uniform: [0.5, 1]}"
+    check_space(parse_space(text, "the space"), read_mapping("demo"), ())
+
+
+def test_what_an_experiment_must_pass_is_asked_of_the_corners() -> None:
+    space = parse_space("algorithm.keep: {uniform: [0.1, 1]}", "the space")
+
+    def check(experiment: Experiment) -> None:
+        keep = experiment.algorithm.keep  # type: ignore[union-attr]
+        if keep == 1:
+            raise ConfigError(f"keep must be less than 1, got {keep}")
+
+    with pytest.raises(ConfigError, match=r"got 1\.0 \(of the space, at algorithm\.keep=1\.0\)"):
+        check_space(space, read_mapping("demo"), (), check)
+
+
+def test_a_space_knows_its_points(space: Space) -> None:
+    for point in space.grid():
+        assert space.holds(point)
+    point = space.grid()[0]
+    assert not space.holds({})
+    assert not space.holds({**point, "more": 1})
+    assert not space.holds({**point, "training.epochs": 1.0})
+    assert not space.holds({**point, "training.lr": 0.2})
+    assert not space.holds({**point, "wire.uplink": "float16"})
+
+
 def test_a_grid_needs_to_know_how_many_values() -> None:
     space = parse_space("training.lr: {loguniform: [1e-3, 1e-1]}", "the space")
     with pytest.raises(
@@ -148,3 +211,18 @@ def test_an_own_algorithm_needs_a_space() -> None:
     experiment = experiment_from({"algorithm": "own_parts:Mine"})
     with pytest.raises(ConfigError, match="--space must be given for algorithm 'own_parts:Mine'"):
         default_space(experiment)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("training.epochs: {int: [1, 1000000000000]}", "must say into how many values a grid cuts"),
+        (
+            "training.epochs: {int: [1, 1000]}\ntraining.batch_size: {int: [1, 1000]}",
+            "the grid must have at most 100,000 points, got 1,000,000",
+        ),
+    ],
+)
+def test_a_grid_that_nobody_can_mean_is_refused(text: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        parse_space(text, "the space").grid()
