@@ -34,7 +34,7 @@ class Launch:
 
     Attributes:
         trials: how many there are to be, with those that were begun before.
-        concurrent: at once, or None for as many as the cluster holds.
+        concurrent: at once, or None for as many as the cluster holds; None with PBT.
         address: of a running Ray cluster, or None to start Ray here.
         retries: whether trials that failed in an earlier process are run again.
         max_failures: how often a trial is begun again in this one.
@@ -97,7 +97,7 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
                 search_alg=source.searcher,
                 scheduler=scheduler(study),
                 num_samples=source.samples,
-                max_concurrent_trials=launch.concurrent or at_once(experiment, there),
+                max_concurrent_trials=_alive(study, launch, at_once(experiment, there)),
                 reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(
@@ -112,6 +112,17 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
     shutil.rmtree(book.folder / "packs", ignore_errors=True)  # only this process knows of them
     if progress.ended < (len(source.numbers) or source.samples):
         raise KeyboardInterrupt
+
+
+def _alive(study: Study, launch: Launch, held: int) -> int | None:
+    """How many trials have begun and not ended; of PBT all: it compares those only, and lets them take turns.
+
+    Args:
+        study: the search.
+        launch: how it is run.
+        held: how many trials the cluster holds at once.
+    """
+    return None if study.scheduler == PBT else launch.concurrent or held
 
 
 def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:

@@ -103,6 +103,11 @@ def study_of(arguments: argparse.Namespace) -> tuple[Study, Experiment]:
     """
     if arguments.search == "grid" and arguments.scheduler == PBT:
         raise ConfigError("--search must not be grid with --scheduler pbt, which draws its points")
+    if arguments.concurrent and arguments.scheduler == PBT:
+        raise ConfigError(
+            "--concurrent must not be given with --scheduler pbt, whose trials are one population and take "
+            "turns: engine.num_cpus says how many run at once"
+        )
     overrides = tuple(arguments.overrides)
     raw = dict(read_mapping(arguments.source))
     source = arguments.space or default_space(experiment_from(overridden(raw, overrides)))
@@ -214,7 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         "--concurrent",
         metavar="N",
         type=positive,
-        help="at once; by default what the cluster holds",
+        help="at once; by default what the cluster holds; not with pbt, whose trials take turns",
     )
     add("--name", metavar="ID", help="of the search; by default EXPERIMENT-ALGORITHM")
     add("--seed", metavar="N", type=seed, default=0, help="of the points (0)")

@@ -38,6 +38,7 @@ def refused(
         (["--name", ".."], "and not be . or .., got '..'"),
         (["--name", "."], "and not be . or .., got '.'"),
         (["--search", "grid", "--scheduler", "pbt"], "--search must not be grid with"),
+        (["--concurrent", "2", "--scheduler", "pbt"], "--concurrent must not be given with"),
         (["--objective", "inference_flops"], "as spatl does with algorithm.inference or"),
         (["--grace", "3"], "--grace must be at most 2, got 3"),
         (["--reduction", "1"], "--reduction must be greater than 1, got 1"),

@@ -148,7 +148,7 @@ def cloned(book: Book) -> bool:
 
 
 def test_pbt_that_was_killed_goes_on_and_its_clones_are_exact(tmp_path: Path) -> None:
-    arguments = search_of(tmp_path, "--scheduler", "pbt", "--grace", "2", "--concurrent", "2")
+    arguments = search_of(tmp_path, "--scheduler", "pbt", "--grace", "2")
     arguments += [f"rounds={ROUNDS}", "--trials", str(TRIALS), "--objective", "accuracy"]
     book = Book(tmp_path / "results" / "tune" / "mine")
     process = started(tmp_path, "search.py", *arguments)
