@@ -80,7 +80,7 @@ def _draw_targets(axes: Axes, own: pd.DataFrame, colours: dict[str, str]) -> Non
         capsize=2,
     )
     ends = cost + errors.fillna(0.0).to_numpy()
-    most = max(float(ends.max()), 1e-9)
+    most = float(ends.max()) or 1.0
     for place, end, value, reached in zip(
         places, ends, own["MB_to_target"], own["reached"], strict=True
     ):

@@ -22,7 +22,7 @@ from analysis import clients
 from analysis.bars import phases_figure, target_figure
 from analysis.comparisons import Compared, compared, lacking_rounds, targets
 from analysis.curves import Curve, curves
-from analysis.formats import Spread, to_csv, to_markdown, to_text
+from analysis.formats import UNKNOWN, to_csv, to_markdown, to_text
 from analysis.lines import bytes_figure, drift_figure, rounds_figure, simulated_figure
 from analysis.load import LoadError, Results, holds
 from analysis.methods import SETTING
@@ -94,10 +94,10 @@ class Drawing:
         return [simulated_figure(page, self.metrics) for page in timed]
 
     def target_bars(self) -> list[Figure]:
-        """Bytes to the target by method."""
+        """Bytes to the target by method; where nobody reaches it, the picture says so."""
         rows = targets(self.compared)
-        known = rows[rows["MB_to_target"].map(lambda v: isinstance(v, Spread))]
-        if not len(known):
+        rows = rows[(rows["seeds"] > 0) & (rows["target"] != UNKNOWN)]
+        if not len(rows):
             return []
         shown = [name for name in SETTING if name in rows]
         words = self.runs.drop_duplicates(SETTING)

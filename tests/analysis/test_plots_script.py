@@ -12,7 +12,7 @@ import pandas as pd
 import pytest
 
 from analysis.metrics import GLOBAL
-from analysis.plots import main
+from analysis.plots import Drawing, figures, main
 
 pytestmark = pytest.mark.integration
 
@@ -82,3 +82,13 @@ def test_a_named_picture_without_data_is_refused(
     assert main([str(results), "--what", "pareto"]) == 1
     assert capsys.readouterr().err == "error: these runs have no data for picture 'pareto'\n"
     assert not (results / "plots").exists()
+
+
+def test_a_target_that_nobody_reaches_is_a_picture_that_says_so(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    results = write_run(tmp_path / "results", "a", AVG)
+    (figure,) = figures(Drawing(results, target=0.99), ["target"]).values()
+    (axes,) = figure.axes
+    assert [text.get_text() for text in axes.texts] == ["not reached (0 of 1 seeds)"]
+    assert axes.get_xlim()[1] > 1, "an axis in MB"
