@@ -90,11 +90,17 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
         json.dumps([algorithm, sorted(of.items())])
         for algorithm, of in zip(runs["algorithm"], options, strict=True)
     ]
-    trials = dict(zip(methods, runs["trial_id"], strict=True))
+    trials = dict(zip(methods, _trial_names(runs), strict=True))
     labels = _labels(runs["algorithm"], methods, options, trials)
     return runs.assign(
         method=methods, label=[labels[m] for m in methods], setting=settings_in_words(runs)
     )
+
+
+def _trial_names(runs: pd.DataFrame) -> pd.Series:
+    """What each run's trial is called: with its search, where the runs are of several."""
+    searches = runs.loc[runs["trial_id"].notna(), "sweep_id"].nunique()
+    return runs["trial_id"] + " of " + runs["sweep_id"] if searches > 1 else runs["trial_id"]
 
 
 def options_of(run: Mapping[Hashable, Any]) -> Options:

@@ -135,7 +135,8 @@ function chart(setting, all) {
   const isLog = state.x !== "round" && lines.length > 1 && x1 / x0 > 10;
   const toX = scaleOf(x0, x1, SIZE.left, SIZE.width - SIZE.right, isLog);
   const toY = scaleOf(y0, y1, SIZE.height - SIZE.bottom, SIZE.top, false);
-  axes(root, isLog ? logTicks(x0, x1) : ticks(x0, x1, 6), ticks(y0, y1, 5), toX, toY);
+  const even = ticks(x0, x1, 6).filter((x) => state.x !== "round" || Number.isInteger(x));
+  axes(root, isLog ? logTicks(x0, x1) : even, ticks(y0, y1, 5), toX, toY);
   for (const line of lines) draw(root, line, toX, toY);
   hover(root, points, toX, toY);
   return figure;

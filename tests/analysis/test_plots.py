@@ -276,6 +276,11 @@ def test_methods_with_many_options_are_called_by_their_trial_or_number(
         "b": ({"config": config(2), "trial_id": "t_7"}, [(0.5, 0.5)], 1, 1),
     }
     assert [c.label for c in curves(*make_frames(runs))] == ["FedAvg, no. 1", "FedAvg, trial t_7"]
+    # Of two searches in one folder, each has a t_7.
+    runs["b"][0]["sweep_id"] = "night"
+    trial = {"config": config(3), "trial_id": "t_7", "sweep_id": "day"}
+    found = [c.label for c in curves(*make_frames(runs | {"c": (trial, [(0.5, 0.5)], 1, 1)}))]
+    assert found == ["FedAvg, no. 1", "FedAvg, trial t_7 of day", "FedAvg, trial t_7 of night"]
 
 
 def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:

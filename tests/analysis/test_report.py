@@ -83,6 +83,10 @@ def test_filters_charts_and_tables_in_a_browser(page: Path, browser: Any, tmp_pa
     assert len(_rows(browser, "accuracy")) == 4
     assert len(_rows(browser, "runs")) == 8
     assert len(browser.find_elements("css selector", "#charts svg path.series")) == 4
+    texts = browser.find_elements(
+        "css selector", '#charts svg:first-of-type text[text-anchor="middle"]'
+    )
+    assert {t.text for t in texts if t.text[:1].isdigit()} == {"0", "1"}, "no half rounds"
 
     _click(browser, 'input[data-kind="algorithm"][value="spatl"]')
     kept = _rows(browser, "accuracy")
