@@ -115,6 +115,12 @@ def lacking_rounds(of: Compared) -> str:
     )
 
 
+def lacking_runs(of: Compared) -> str:
+    """Which runs have rounds and no row in table runs; "" if none."""
+    names = sorted(set(of.rounds["run_id"]) - set(of.runs["run_id"]))
+    return f"Left out, for they have no row in table runs: {', '.join(names)}." if names else ""
+
+
 def accuracy(of: Compared) -> pd.DataFrame:
     """Final and best accuracies: mean and standard deviation over seeds."""
     best = ("best_own_test_accuracy", "best_global_test_accuracy")

@@ -236,9 +236,9 @@ def _labelled(factor: float) -> tuple[float, ...]:
 
 def notes_on(panels: Sequence[Panel]) -> list[str]:
     """What the legend has to say of bands and of curves that are not told apart."""
-    seeds = {curve.seeds for panel in panels for curve in panel.curves} - {0, 1}
+    seeds = {curve.seeds for panel in panels for curve in panel.curves} - {0}
     notes = []
-    if seeds:
+    if max(seeds, default=1) > 1:
         several = f"{min(seeds)} to {max(seeds)}" if len(seeds) > 1 else f"{max(seeds)}"
         notes.append(f"mean of {several} seeds, band: standard deviation")
     if others := max((len(panel.others) for panel in panels), default=0):

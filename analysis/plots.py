@@ -20,7 +20,7 @@ if not __package__:
 
 from analysis import clients
 from analysis.bars import phases_figure, target_figure
-from analysis.comparisons import Compared, compared, lacking_rounds, targets
+from analysis.comparisons import Compared, compared, lacking_rounds, lacking_runs, targets
 from analysis.curves import Curve, curves
 from analysis.formats import UNKNOWN, to_csv, to_markdown, to_text
 from analysis.lines import bytes_figure, drift_figure, rounds_figure, simulated_figure
@@ -228,7 +228,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     if options.show_table:
         print(to_text(table))
     print(*paths, sep="\n")
-    if note := lacking_rounds(of.compared):
+    for note in filter(None, (lacking_rounds(of.compared), lacking_runs(of.compared))):
         print(f"note: {note}", file=sys.stderr)
     return 0
 

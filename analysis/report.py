@@ -24,7 +24,7 @@ if not __package__:
 
 from analysis.curves import LINES, Curve, best
 from analysis.formats import NOTHING, Spread, cell_text
-from analysis.load import LoadError, Results, holds, load, run_ids
+from analysis.load import LoadError, Results, holds, load
 from analysis.metrics import (
     CONTROL_NORM,
     COSINE,
@@ -77,7 +77,7 @@ def report(
     algorithms = dict(zip(of.runs["label"], of.runs["algorithm"], strict=True))
     made = tables(of.compared, WHAT, baselines)
     parts = [
-        _heading(runs, results, notes(of.compared, WHAT, baselines)),
+        _heading(runs, notes(of.compared, WHAT, baselines)),
         _filters(runs),
         "<section><h2>Charts</h2>" + _controls(of) + "</section>",
         *(_table(name, table, algorithms) for name, table in made.items()),
@@ -130,15 +130,13 @@ def _inline(data: object) -> str:
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")
 
 
-def _heading(runs: pd.DataFrame, results: Results, told: Sequence[str]) -> str:
+def _heading(runs: pd.DataFrame, told: Sequence[str]) -> str:
     counts = runs["status"].value_counts()
     states = ", ".join(f"{n} {escape(str(status))}" for status, n in counts.items())
     lines = [f"{len(runs)} runs: {states}."]
     if "finished" not in counts or len(counts) > 1:
         lines.append("Means over seeds are of finished runs only; charts show the others apart.")
     lines += told
-    if orphans := sorted(set(run_ids(results, "rounds")) - set(runs["run_id"])):
-        lines.append(f"Left out, for they have no row in table runs: {', '.join(orphans)}.")
     span = f"{runs['start'].min():%Y-%m-%d %H:%M} to {runs['start'].max():%Y-%m-%d %H:%M} UTC"
     lines.append(f"Started {span}.")
     said = "".join(f'<p class="note">{line}</p>' for line in map(_kept, lines))

@@ -23,6 +23,7 @@ from analysis.comparisons import (
     fairness,
     lacking_pairs,
     lacking_rounds,
+    lacking_runs,
     savings,
     targets,
 )
@@ -97,9 +98,9 @@ def tables(
 
 
 def notes(of: Compared, what: Sequence[str] = WHAT, baselines: Sequence[str] = ()) -> list[str]:
-    """What a reader of the tables has to know: runs that are in no mean, pairs that are not compared."""
+    """What a reader of the tables has to know: runs in no mean or no table, pairs that are not compared."""
     pairs = lacking_pairs(of, baselines) if PAIRED.keys() & set(what) else ""
-    return [note for note in (lacking_rounds(of), pairs) if note]
+    return [note for note in (lacking_rounds(of), lacking_runs(of), pairs) if note]
 
 
 def text_of(made: Mapping[str, pd.DataFrame], kind: str, told: Sequence[str] = ()) -> str:

@@ -195,3 +195,20 @@ def test_a_trial_that_went_on_as_another_run_is_one_point(make_frames: MakeFrame
     assert table[["trial_id", "run_id", "megabytes"]].to_dict("list") == {
         "trial_id": ["t0", "t1"], "run_id": ["a", "c"], "megabytes": [6.0, 4.0],
     }  # fmt: skip
+
+
+def test_runs_without_a_row_in_table_runs_are_named(tmp_path: Path, write_run: WriteRun) -> None:
+    for run_id in ("a", "orphan"):
+        write_run(tmp_path, run_id, [(0.5, 0.5)])
+    shutil.rmtree(tmp_path / "runs" / "run_id=orphan")
+    assert notes(compared(tmp_path)) == ["Left out, for they have no row in table runs: orphan."]
+
+
+def test_a_legend_counts_single_seeds_too(make_frames: MakeFrames) -> None:
+    fields = {"a": ("fedavg", 0), "b": ("fedavg", 1), "c": ("spatl", 0)}
+    runs = {
+        run_id: ({"algorithm": algorithm, "seed": seed}, [(0.5, 0.5)], MB, MB)
+        for run_id, (algorithm, seed) in fields.items()
+    }
+    figure = rounds_figure(curves(*make_frames(runs)), [OWN])
+    assert figure.legends[0].get_texts()[-1].get_text().startswith("mean of 1 to 2 seeds")
