@@ -264,6 +264,7 @@ def _table(name: str, table: pd.DataFrame, algorithms: Mapping[str, str]) -> str
     shared = [c for c in _SHARED if c in table and len(table) > 1 and table[c].nunique() == 1]
     rows_of = [json.dumps(_of_row(row, algorithms)) for row in table.to_dict("records")]
     said = ", ".join(f"{_words(c)}: {cell_text(table[c].iloc[0])}" for c in shared)
+    said += "" if "partition" in table else "Over all partitions, whatever the filters say."
     table = table.drop(columns=shared)
     kinds = ["number" if _is_number(table[c]) else "text" for c in table.columns]
     heads = "".join(

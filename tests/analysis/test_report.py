@@ -100,6 +100,8 @@ def test_filters_charts_and_tables_in_a_browser(page: Path, browser: Any, tmp_pa
 
     _click(browser, 'input[data-kind="partition"][value="iid"]')
     (row,) = _rows(browser, "accuracy")
+    tests = browser.find_element("xpath", "//section[.//table[@data-name='significance']]").text
+    assert "Over all partitions, whatever the filters say." in tests
     assert row[0] == EVIL, "as text"
     _click(browser, 'input[data-kind="partition"][value="iid"]')
     _click(browser, 'input[data-kind="algorithm"][value="spatl"]')
