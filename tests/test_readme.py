@@ -9,9 +9,11 @@ from pathlib import Path
 from typing import Any
 from unittest.mock import Mock
 
+import matplotlib.pyplot as plt
+import numpy as np
 import pytest
 
-from spatl_ray import cli, load_experiment
+from spatl_ray import cli, load_experiment, run
 from spatl_ray.cli import main
 
 pytestmark = pytest.mark.integration
@@ -135,5 +137,15 @@ def test_the_first_lines_of_python_run_as_pasted(
     for code in blocks("python")[:4]:
         exec(compile(code.replace("rounds=5", "rounds=1"), str(README), "exec"), scope)
     assert scope["rounds"]["algorithm"].tolist() == ["spatl"]
+    # Of methods whose bytes differ, too, each is a line without holes.
+    other = ["rounds=3", "engine.backend=serial", "algorithm=fedavg", "model=mlp"]
+    run(load_experiment("demo", other))
+    run(load_experiment("demo", [*other, "algorithm=fedper"]))
+    for code in blocks("python")[2:4]:
+        plt.close("all")
+        exec(compile(code, str(README), "exec"), scope)
+        lines = [np.isfinite(line.get_ydata()).nonzero()[0] for line in plt.gca().get_lines()]
+        assert len(lines) == 3
+        assert all(len(known) == known[-1] - known[0] + 1 for known in lines)
     assert (here / "accuracy.png").stat().st_size > 5000
     assert (here / "accuracy_duckdb.png").stat().st_size > 5000
