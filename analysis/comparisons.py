@@ -14,7 +14,16 @@ from analysis import clients
 from analysis.clients import Doubles
 from analysis.formats import UNKNOWN, Spread, nothing, spread
 from analysis.load import LoadError, Results, load
-from analysis.methods import FINISHED, INCOMPLETE, RUN_COLUMNS, SETTING, by_seed, judged, tagged
+from analysis.methods import (
+    FINISHED,
+    INCOMPLETE,
+    RUN_COLUMNS,
+    SETTING,
+    by_seed,
+    furthest,
+    judged,
+    tagged,
+)
 from analysis.metrics import FLOPS, PHASES, own_split
 from analysis.summary import NOT_REACHED, TO_TARGET, load_rounds, with_figures
 
@@ -88,7 +97,8 @@ def compared(results: Results, target: float | None = None, metric: str | None =
         LoadError: the folder cannot be read, or has no rounds or no such metric.
     """
     rounds = load_rounds(results, metric)
-    runs = tagged(judged(load(results, "runs", [*RUN_COLUMNS, "holdings"]), rounds))
+    runs = judged(load(results, "runs", [*RUN_COLUMNS, "holdings"]), rounds)
+    runs = tagged(furthest(runs, rounds))
     own = own_split(rounds)
     return Compared(results, with_figures(runs, rounds, target, metric or own, own), rounds, own)
 

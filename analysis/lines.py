@@ -29,7 +29,7 @@ def rounds_figure(drawn: Sequence[Curve], metrics: Sequence[str]) -> Figure:
         draw_others(panel, "round")
         for curve in panel.curves:
             draw_line(panel.axes, curve, "round", panel.metric)
-        panel.axes.set_xlabel("communication round")
+        panel.axes.set_xlabel("communication round (from 0)")
         panel.axes.xaxis.set_major_locator(MaxNLocator(integer=True))
     add_legend(figure, panels, notes_on(panels))
     return figure

@@ -23,6 +23,8 @@ RUN_COLUMNS = ["run_id", "status", "algorithm", "seed", *SETTING, "config", "swe
 FINISHED, INCOMPLETE = "finished", "incomplete"
 """Of the statuses: only the first is in means. The second is given by `judged`."""
 
+_TRIAL = ["sweep_id", "trial_id"]
+
 MOST_PARTS = 4
 """Options in a label, beyond which it has its trial or a number instead."""
 
@@ -52,6 +54,23 @@ def judged(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
     there = runs["run_id"].map(rounds.groupby("run_id")["round"].nunique()).fillna(0)
     lacking = (runs["status"] == FINISHED) & (there != runs["rounds"])
     return runs.assign(status=runs["status"].mask(lacking, INCOMPLETE))
+
+
+def furthest(runs: pd.DataFrame, rounds: pd.DataFrame) -> pd.DataFrame:
+    """One run a trial: the one that came furthest, a finished one before all others.
+
+    Population-based training clones runs, so that a trial has several; runs of no trial all stay.
+
+    Args:
+        runs: rows of table runs, with sweep_id and trial_id.
+        rounds: rows of table rounds.
+    """
+    last = runs["run_id"].map(rounds.groupby("run_id")["round"].max()).fillna(-1)
+    ordered = runs.assign(is_done=runs["status"] == FINISHED, last=last)
+    ordered = ordered.sort_values(["is_done", "last", "run_id"])
+    is_trial = ordered[_TRIAL].notna().all(axis=1)
+    is_passed = is_trial & ordered.duplicated(_TRIAL, keep="last")
+    return runs.drop(index=ordered.index[is_passed])
 
 
 def by_seed(rows: pd.DataFrame, whose: Sequence[str] = (), at: Sequence[str] = ()) -> pd.DataFrame:

@@ -47,7 +47,7 @@ _INTERACTIVE = ("rounds", "bytes", "simulated")
 _SHARED = ("dataset", "model", "target", "own_test_mean_over")
 _KINDS = ("algorithm", "partition", "dataset")
 _XS = {
-    "round": "communication round",
+    "round": "communication round (from 0)",
     "megabytes": "sent up and down so far (MB)",
     "simulated": "simulated time so far (s)",
 }

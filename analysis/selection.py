@@ -69,7 +69,7 @@ def keep_ratio_figure(drawn: Sequence[Curve], layers: pd.DataFrame, runs: pd.Dat
         axes.set_yticks(range(len(table)), map(escaped, table.index), fontsize=6)
         places = range(0, table.shape[1], max(1, table.shape[1] // 8))
         axes.set_xticks(places, [str(table.columns[i]) for i in places])
-        axes.set_xlabel("communication round")
+        axes.set_xlabel("communication round (from 0)")
     for axes in grid[len(shown) :]:
         axes.set_axis_off()
     figure.colorbar(image, ax=list(grid), label="keep ratio, mean over clients")

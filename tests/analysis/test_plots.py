@@ -56,7 +56,7 @@ def test_lines_against_rounds_are_the_evaluated_rows(make_frames: MakeFrames) ->
         "FedAvg": ([0, 1, 2], [0.125, 0.25, 0.375]),
         "Local only": ([0, 1], [0.25, 0.5]),
     }
-    assert own.get_xlabel() == whole.get_xlabel() == "communication round"
+    assert own.get_xlabel() == whole.get_xlabel() == "communication round (from 0)"
     assert own.get_ylabel() == whole.get_ylabel() == "accuracy (fraction)"
     assert whole.get_title() == "Global test set"
 

@@ -212,3 +212,13 @@ def test_a_legend_counts_single_seeds_too(make_frames: MakeFrames) -> None:
     }
     figure = rounds_figure(curves(*make_frames(runs)), [OWN])
     assert figure.legends[0].get_texts()[-1].get_text().startswith("mean of 1 to 2 seeds")
+
+
+def test_a_trial_that_was_cloned_is_its_last_run(tmp_path: Path, write_run: WriteRun) -> None:
+    """Population-based training leaves the runs that a trial went on from."""
+    trial = {"sweep_id": "s", "trial_id": "t000"}
+    write_run(tmp_path, "t000", [(0.1, 0.1)], MB, MB, status="interrupted", **trial)
+    write_run(tmp_path, "t000-1", [(0.1, 0.1), (0.5, 0.5)], MB, MB, **trial)
+    write_run(tmp_path, "t001", [(0.2, 0.2)], MB, MB, **(trial | {"trial_id": "t001"}))
+    write_run(tmp_path, "none", [(0.3, 0.3)], MB, MB, status="interrupted")
+    assert sorted(compared(tmp_path).runs["run_id"]) == ["none", "t000-1", "t001"]
