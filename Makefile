@@ -3,6 +3,8 @@
 # make check    style, types, import layers
 # make bench    the measured figures
 # make chaos    runs whose processes are killed at random, and a million damaged payloads
+# make cluster  pack what the machines of a cluster install: the wheel, versions and a token
+# make cluster-test  ray up on hosts of our own on this machine (needs root, iproute2, openssh-server, rsync)
 # make clean    remove the environment, caches and the demo's results
 # make help     show this
 
@@ -16,7 +18,7 @@ export OMP_NUM_THREADS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench chaos clean help
+.PHONY: demo test check bench chaos cluster cluster-test clean help
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -48,6 +50,16 @@ chaos: $(STAMP)
 	$(BIN)/python tests/chaos/soak.py
 	$(BIN)/python tests/chaos/kills.py
 	$(BIN)/python tests/chaos/kills.py --backend ray --kills 6 --rounds 60 --out results/kills_ray
+
+cluster: $(STAMP)
+	rm -rf dist/cluster
+	$(BIN)/python -m pip wheel -q --no-deps -w dist/cluster .
+	cp constraints.txt cluster/install.sh dist/cluster
+	[ -f ~/.ray/auth_token ] || $(BIN)/ray get-auth-token --generate >/dev/null
+	cp ~/.ray/auth_token dist/cluster/auth_token
+
+cluster-test: cluster
+	$(BIN)/python -m pytest -m "cluster" tests/cluster
 
 clean:
 	rm -rf .venv build dist $(DEMO) .hypothesis .import_linter_cache .mypy_cache .pytest_cache \

@@ -115,3 +115,45 @@ def of_resume() -> argparse.ArgumentParser:
         help="of the Ray cluster to go on with, instead of the run's engine.address; local starts Ray here",
     )
     return resumed
+
+
+def of_submission() -> argparse.ArgumentParser:
+    """Of `spatl submit`."""
+    submission = common()
+    submission.add_argument(
+        "source",
+        metavar="FILE|PRESET",
+        nargs="?",
+        help="a YAML file in the current folder, or a preset's name",
+    )
+    submission.add_argument(
+        "overrides", metavar="key=value", nargs="*", help="e.g. results.folder=/mnt/spatl/results"
+    )
+    submission.add_argument(
+        "--command",
+        dest="command_line",
+        metavar="TEXT",
+        help="run this instead of an experiment: 'python tune/sweep.py GRID --address auto'",
+    )
+    submission.add_argument("--detach", action="store_true", help="do not follow the job")
+    _at_cluster(submission)
+    return submission
+
+
+def of_job() -> argparse.ArgumentParser:
+    """Of `spatl job`."""
+    job = common()
+    job.add_argument("job", metavar="JOB", help="as `spatl submit` told it")
+    job.add_argument(
+        "--stop", action="store_true", help="end it; `spatl resume` goes on with its run"
+    )
+    _at_cluster(job)
+    return job
+
+
+def _at_cluster(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument(
+        "--address",
+        metavar="URL",
+        help="of the cluster's job server, http://HEAD:8265; by default RAY_API_SERVER_ADDRESS",
+    )

@@ -3,28 +3,27 @@
 from __future__ import annotations
 
 import argparse
-import inspect
 import os
 import signal
 import sys
 import threading
 import traceback
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from importlib import metadata
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import yaml
-from pydantic import BaseModel
-from pydantic.fields import FieldInfo
 
 from spatl_ray import arguments as arguments_of
-from spatl_ray.config import Devices, Experiment
+from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError, SpatlError
-from spatl_ray.experiments import load_experiment, presets
-from spatl_ray.fields import OWN, kinds
+from spatl_ray.experiments import load_experiment
+from spatl_ray.listing import print_all
 
 if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
+
     from spatl_ray.engine.rounds import RunSummary
     from spatl_ray.progress import Progress
 
@@ -38,38 +37,6 @@ SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if HANGUP is None else [HANGUP]))
 Without it, what a batch system, `kill` or a closed terminal stops would be "running" for ever in
 table `runs`.
 """
-
-# Written down, not read from the loaders and networks: those bring torch, which takes seconds.
-DATA_SETS = {
-    "digits": "1,797 grey images of 8 x 8 pixels, 10 classes; embedded in scikit-learn",
-    "fashion_mnist": "70,000 grey images of clothes, 28 x 28 pixels, 10 classes",
-    "mnist": "70,000 grey images of digits, 28 x 28 pixels, 10 classes",
-    "emnist": "grey images of digits and letters, 28 x 28 pixels, 10 to 62 classes",
-    "cifar10": "60,000 colour images of 32 x 32 pixels, 10 classes",
-    "cifar100": "60,000 colour images of 32 x 32 pixels, 100 classes or 20 coarse ones",
-    "svhn": "99,289 colour images of house numbers, 32 x 32 pixels, 10 classes",
-    "femnist": "digits and letters by writer, 28 x 28 pixels, 62 classes; LEAF's files",
-    "shakespeare": "the next of 80 characters of a play, by speaker; LEAF's files",
-    "fcube": "points of a cube, 2 classes, for partition fcube; drawn",
-    "synthetic_images": "noisy patterns of any shape and number of classes; drawn",
-    "images": "a folder of images, one folder a class: data.root",
-    "parquet": "a table with a row a sample: data.root",
-}
-MODELS = {
-    "mlp": "multilayer perceptron",
-    "lenet": "LeNet: two convolutions and three linear layers",
-    "cnn": "FedAvg's network: two convolutions and two linear layers",
-    "resnet20": "residual network of 20 layers for small images",
-    "resnet32": "residual network of 32 layers for small images",
-    "resnet56": "residual network of 56 layers for small images",
-    "vgg11": "VGG-11 for small images: eight convolutions and three linear layers",
-    "vgg13": "VGG-13 for small images: ten convolutions and three linear layers",
-    "vgg16": "VGG-16 for small images: thirteen convolutions and three linear layers",
-    "char_lstm": "recurrent network for characters",
-    "torchvision.NAME": "a classifier of torchvision, such as torchvision.mobilenet_v3_small",
-}
-LOGGERS = {"tensorboard": "event files for TensorBoard"}
-DOTTED = "package.module:Name"
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -317,38 +284,54 @@ def _pretrain_agent(arguments: argparse.Namespace) -> int:
     return OK
 
 
-def _list(arguments: argparse.Namespace) -> int:
-    fields = Experiment.model_fields
-    _section("algorithms", *_kinds(fields["algorithm"]))
-    _section("data sets", DATA_SETS, has_own=True)
-    _section("models", MODELS, has_own=True)
-    _section("partitions", *_kinds(fields["partition"]))
-    _section("samplers", *_kinds(fields["sampler"]))
-    _section("availability", *_kinds(fields["availability"]))
-    _section("attacks", *_kinds(fields["attack"]))
-    _section("draws of devices' figures", *_kinds(Devices.model_fields["compute"]))
-    _section("loggers", LOGGERS, has_own=True)
-    _section("presets", presets())
+def _submit(arguments: argparse.Namespace) -> int:
+    from spatl_ray.submit import connected, experiment_command, send
+
+    run_id = None
+    if arguments.command_line is not None:
+        if arguments.source or arguments.overrides:
+            raise ConfigError("--command must stand alone, without an experiment and its overrides")
+        command = arguments.command_line
+    elif arguments.source:
+        command, run_id = experiment_command(arguments.source, arguments.overrides)
+    else:
+        raise ConfigError("an experiment, or --command, must be given")
+    client = connected(arguments.address)
+    job = send(client, command, run_id)
+    print(f"job {job}" + (f" of run {run_id}" if run_id else ""))
+    if arguments.detach:
+        print(f"to follow it: spatl job {job} --address {client.get_address()}")
+        return OK
+    return _followed(client, job)
+
+
+def _job(arguments: argparse.Namespace) -> int:
+    from spatl_ray.submit import connected, stop
+
+    client = connected(arguments.address)
+    if arguments.stop:
+        is_stopped = stop(client, arguments.job)
+        print(f"job {arguments.job} {'is being stopped' if is_stopped else 'had ended'}")
+        return OK
+    return _followed(client, arguments.job)
+
+
+def _followed(client: JobSubmissionClient, job: str) -> int:
+    """What a job prints, until it ends or a person has seen enough."""
+    from spatl_ray.submit import follow
+
+    try:
+        return follow(client, job)
+    except KeyboardInterrupt:
+        place = f"--address {client.get_address()}"
+        print(f"job {job} goes on; to follow it again: spatl job {job} {place}")
+        print(f"to stop it: spatl job {job} --stop {place}")
+        raise
+
+
+def _list(_: argparse.Namespace) -> int:
+    print_all()
     return OK
-
-
-def _kinds(field: FieldInfo) -> tuple[dict[str, str], bool]:
-    """What a section's name can be, with its summary, and whether it can be an own one."""
-    members = kinds(field)
-    has_own = members.pop(OWN, None) is not None
-    return {name: _summary(member) for name, member in members.items()}, has_own
-
-
-def _summary(class_: type[BaseModel]) -> str:
-    """The first line of the documentation."""
-    return (inspect.getdoc(class_) or "").partition("\n")[0]
-
-
-def _section(heading: str, lines: Mapping[str, str], has_own: bool = False) -> None:
-    entries = {**lines, DOTTED: "an own one, by dotted name"} if has_own else lines
-    print(f"{heading}:")
-    for name, text in entries.items():
-        print(f"  {name:<20} {text}")
 
 
 def _version() -> str:
@@ -381,6 +364,13 @@ def _parser() -> argparse.ArgumentParser:
             arguments_of.of_pretraining(),
             "pre-train a selection agent",
         ),
+        (
+            "submit",
+            _submit,
+            arguments_of.of_submission(),
+            "run an experiment on a cluster, as a job, and follow it",
+        ),
+        ("job", _job, arguments_of.of_job(), "follow a cluster's job, or stop it"),
         (
             "list",
             _list,

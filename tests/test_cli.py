@@ -16,11 +16,12 @@ import pytest
 import stopping
 
 import spatl_ray.cli
-from spatl_ray.cli import DATA_SETS, DOTTED, LOGGERS, MODELS, main
+from spatl_ray.cli import main
 from spatl_ray.config import BUILT_IN, Experiment
 from spatl_ray.data.datasets import BUILT_IN as DATA_SETS_THERE_ARE
 from spatl_ray.experiments import load_experiment, presets
 from spatl_ray.fields import kinds
+from spatl_ray.listing import DATA_SETS, DOTTED, LOGGERS, MODELS
 from spatl_ray.loggers.registry import LOGGERS as LOGGERS_THERE_ARE
 from spatl_ray.models.split import MODELS as MODELS_THERE_ARE
 

@@ -1,0 +1,253 @@
+"""Experiments and other commands as jobs of a Ray cluster: sent and followed from here, run there.
+
+Only HTTP goes to the cluster (Ray's job API), so that the laptop may be behind a firewall with one tunnel.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import shlex
+import socket
+import sys
+from collections.abc import Sequence
+from contextlib import suppress
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
+
+from spatl_ray.config import Experiment
+from spatl_ray.errors import ConfigError, EngineError
+from spatl_ray.experiments import load_experiment, presets
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
+
+ADDRESS = "RAY_API_SERVER_ADDRESS"
+"""The environment variable that Ray itself takes a job server's address from."""
+
+REACHED_WITHIN = 5.0
+"""Seconds in which a cluster must answer."""
+
+TALKATIVE = (
+    "ray.dashboard.modules.job.sdk",
+    "ray.dashboard.modules.dashboard_sdk",
+    "ray._private.runtime_env.packaging",
+)
+"""Loggers of Ray that tell of each file."""
+
+LEFT_OUT = ("/.git", "/.venv", "/results", "/data", "/dist", "/build", "**/__pycache__")
+"""What of the current folder is not sent along, besides what its .gitignore names."""
+
+
+def experiment_command(source: str, overrides: Sequence[str]) -> tuple[str, str]:
+    """What the cluster is to run for an experiment, and the run's id.
+
+    Args:
+        source: a preset's name, or a YAML file in the current folder or below it, which is sent along.
+        overrides: key=value each.
+
+    Raises:
+        ConfigError: it cannot run, or its results would be lost with the job's folder.
+    """
+    experiment = load_experiment(source, overrides)
+    _check(experiment, source)
+    own = [f"engine.address={experiment.engine.address or 'auto'}"]
+    command = [
+        "python",
+        "-m",
+        "spatl_ray.cli",
+        "run",
+        source,
+        *overrides,
+        *(own if experiment.engine.backend == "ray" else []),
+    ]
+    return shlex.join(command), experiment.run_id
+
+
+def _check(experiment: Experiment, source: str) -> None:
+    faults = []
+    folder = experiment.results.folder
+    if not Path(folder).is_absolute():
+        faults.append(
+            f"results.folder must be absolute, on storage that the cluster shares, for a job: its own folder "
+            f"is removed after it; got {folder!r}"
+        )
+    path = Path(source)
+    is_file = source not in presets()
+    if is_file and (path.is_absolute() or not path.resolve().is_relative_to(Path.cwd())):
+        faults.append(
+            f"an experiment must be a preset, or a file of the current folder, which is sent, got {source!r}"
+        )
+    if faults:
+        raise ConfigError(faults)
+
+
+def connected(address: str | None) -> JobSubmissionClient:
+    """A client of a cluster's job server.
+
+    Args:
+        address: http://HOST:PORT, by default that of RAY_API_SERVER_ADDRESS.
+
+    Raises:
+        ConfigError: no address, or one that is no URL.
+        EngineError: the cluster does not answer, refuses the token, or has another version of Ray.
+    """
+    given = os.environ.get(ADDRESS)
+    if address and given and address != given:
+        raise ConfigError(
+            f"--address must be {ADDRESS}'s {given!r} if that is set, got {address!r}"
+        )
+    address = address or given
+    if not address:
+        raise ConfigError(f"--address must be given, such as http://HEAD:8265, or {ADDRESS} be set")
+    _check_answers(address)
+    os.environ.pop(
+        "RAY_ADDRESS", None
+    )  # which the client would take instead of the one it is given
+    import ray
+    from ray.exceptions import AuthenticationError
+    from ray.job_submission import JobSubmissionClient
+
+    for name in TALKATIVE:
+        logging.getLogger(name).setLevel(logging.WARNING)
+    try:
+        client = JobSubmissionClient(address)
+    except AuthenticationError as error:
+        raise EngineError(
+            f"{address} refuses the token: RAY_AUTH_MODE=token and the cluster's token in ~/.ray/auth_token, "
+            f"RAY_AUTH_TOKEN_PATH or RAY_AUTH_TOKEN are needed: {_first_line(error)}"
+        ) from error
+    except (RuntimeError, ValueError, KeyError, OSError) as error:
+        raise EngineError(
+            f"{address} is no job server of a Ray cluster: {_first_line(error)}"
+        ) from error
+    there = getattr(client, "_server_ray_version", None) or ray.__version__
+    if there != ray.__version__:
+        raise EngineError(
+            f"Ray must be of one version here and on the cluster, got {ray.__version__} here and {there} "
+            f"at {address}"
+        )
+    return client
+
+
+def _check_answers(address: str) -> None:
+    """Whether something listens; the client itself would wait for minutes."""
+    try:
+        url = urlsplit(address)
+        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        host = str(url.hostname or "")
+        if not host:
+            raise ValueError(address)
+    except (ValueError, KeyError) as error:
+        raise ConfigError(
+            f"--address must be that of a job server, such as http://HEAD:8265, got {address!r}"
+        ) from error
+    try:
+        socket.create_connection((host, port), REACHED_WITHIN).close()
+    except OSError as error:
+        raise EngineError(
+            f"{address} cannot be reached within {REACHED_WITHIN:g} seconds: {error}"
+        ) from error
+
+
+def _first_line(error: BaseException) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]
+
+
+def send(client: JobSubmissionClient, command: str, run_id: str | None = None) -> str:
+    """Have the cluster run a command in a copy of the current folder; the job's id.
+
+    Args:
+        client: of the cluster.
+        command: of a shell.
+        run_id: of the experiment that it runs, which the dashboard shows.
+
+    Raises:
+        EngineError: the cluster does not take it, for instance because the folder is too large.
+    """
+    environment = {
+        "working_dir": str(Path.cwd()),
+        "excludes": list(LEFT_OUT),
+        "env_vars": {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"},
+    }
+    try:
+        return client.submit_job(
+            entrypoint=command,
+            runtime_env=environment,
+            metadata={"run": run_id} if run_id else {},
+        )
+    except (RuntimeError, ValueError, OSError) as error:
+        raise EngineError(f"the cluster did not take the job: {error}") from error
+
+
+def follow(client: JobSubmissionClient, job: str) -> int:
+    """Print what a job prints until it ends; its exit status.
+
+    A connection that breaks is made again. KeyboardInterrupt leaves the job as it is.
+
+    Args:
+        client: of the cluster.
+        job: its id.
+
+    Raises:
+        EngineError: there is no such job, or the cluster is gone.
+    """
+    seen = 0
+    while True:
+        with suppress(RuntimeError, OSError):
+            asyncio.run(_print_log(client, job, seen))
+        details = details_of(client, job)
+        if details.status.is_terminal():
+            return _ended(details)
+        seen = len(client.get_job_logs(job))
+
+
+async def _print_log(client: JobSubmissionClient, job: str, seen: int) -> None:
+    """From character `seen` on."""
+    async for text in client.tail_job_logs(job):
+        sys.stdout.write(text[seen:])
+        sys.stdout.flush()
+        seen = max(0, seen - len(text))
+
+
+def _ended(details: JobDetails) -> int:
+    """How a job ended: its command's exit status, or 1 if it has none; why goes to standard error."""
+    if details.driver_exit_code is None or details.status != "SUCCEEDED":
+        print(f"job {details.status.lower()}: {details.message}", file=sys.stderr)
+    if details.driver_exit_code is None:
+        return 1
+    return int(details.driver_exit_code)
+
+
+def details_of(client: JobSubmissionClient, job: str) -> JobDetails:
+    """What the cluster knows of a job.
+
+    Args:
+        client: of the cluster.
+        job: its id.
+
+    Raises:
+        EngineError: it knows nothing, or does not answer.
+    """
+    try:
+        return client.get_job_info(job)
+    except (RuntimeError, OSError) as error:
+        raise EngineError(
+            f"job {job!r} is not known to the cluster: {_first_line(error)}"
+        ) from error
+
+
+def stop(client: JobSubmissionClient, job: str) -> bool:
+    """Have a job end; whether it was going on. A run's results stay, and `spatl resume` goes on with it.
+
+    Args:
+        client: of the cluster.
+        job: its id.
+
+    Raises:
+        EngineError: there is no such job.
+    """
+    details_of(client, job)
+    return bool(client.stop_job(job))
