@@ -41,7 +41,10 @@ MODELS = {
     "char_lstm": "recurrent network for characters",
     "torchvision.NAME": "a classifier of torchvision, such as torchvision.mobilenet_v3_small",
 }
-LOGGERS = {"tensorboard": "event files for TensorBoard"}
+LOGGERS = {
+    "tensorboard": "event files for TensorBoard",
+    "ray_metrics": "Ray's metrics, for its dashboard, Prometheus and Grafana",
+}
 DOTTED = "package.module:Name"
 
 

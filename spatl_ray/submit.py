@@ -11,6 +11,7 @@ import os
 import shlex
 import socket
 import sys
+import time
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -136,7 +137,8 @@ def _check_answers(address: str) -> None:
     """Whether something listens; the client itself would wait for minutes."""
     try:
         url = urlsplit(address)
-        port = url.port or {"http": 80, "https": 443}[url.scheme]
+        port = {"http": 80, "https": 443}[url.scheme]
+        port = url.port or port
         host = str(url.hostname or "")
         if not host:
             raise ValueError(address)
@@ -194,22 +196,31 @@ def follow(client: JobSubmissionClient, job: str) -> int:
     Raises:
         EngineError: there is no such job, or the cluster is gone.
     """
-    seen = 0
-    while True:
-        with suppress(RuntimeError, OSError):
-            asyncio.run(_print_log(client, job, seen))
-        details = details_of(client, job)
-        if details.status.is_terminal():
-            return _ended(details)
-        seen = len(client.get_job_logs(job))
+    from aiohttp import ClientError
+
+    printed = 0
+
+    async def tail() -> None:
+        """From what is printed on; the cluster tells all of it again."""
+        nonlocal printed
+        position = 0
+        async for text in client.tail_job_logs(job):
+            _print(text[max(0, printed - position) :])
+            position += len(text)
+            printed = max(printed, position)
+
+    while not (details := details_of(client, job)).status.is_terminal():
+        with suppress(RuntimeError, OSError, ClientError):
+            asyncio.run(tail())
+            continue
+        time.sleep(1.0)  # before another connection
+    _print(client.get_job_logs(job)[printed:])
+    return _ended(details)
 
 
-async def _print_log(client: JobSubmissionClient, job: str, seen: int) -> None:
-    """From character `seen` on."""
-    async for text in client.tail_job_logs(job):
-        sys.stdout.write(text[seen:])
-        sys.stdout.flush()
-        seen = max(0, seen - len(text))
+def _print(text: str) -> None:
+    sys.stdout.write(text)
+    sys.stdout.flush()
 
 
 def _ended(details: JobDetails) -> int:

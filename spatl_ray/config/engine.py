@@ -57,7 +57,7 @@ class Engine(Strict):
         return self
 
 
-Logger = Annotated[str, one_of("tensorboard")]
+Logger = Annotated[str, one_of("tensorboard", "ray_metrics")]
 
 
 class Results(Strict):
@@ -66,7 +66,7 @@ class Results(Strict):
     Attributes:
         folder: one folder an experiment; several runs share it.
         overwrite: replace a run of the same id that is already there.
-        loggers: what else is told of the run: `tensorboard`, `package.module:Name` of an own one.
+        loggers: what else is told of the run: `tensorboard`, `ray_metrics`, own ones (`package.module:Name`).
         flush_seconds: rows are written with the first round that ends this long after the last write.
         sweep_id: the search or sweep that the run belongs to, or None; a column of table `runs`.
         trial_id: the trial of that search, or None; a column of table `runs`.

@@ -10,9 +10,13 @@ from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
 from spatl_ray.loggers.named import Named
+from spatl_ray.loggers.ray_metrics import RayMetrics
 from spatl_ray.loggers.tensorboard import TensorBoard
 
-LOGGERS: Mapping[str, Callable[[Experiment], Callback]] = {"tensorboard": TensorBoard}
+LOGGERS: Mapping[str, Callable[[Experiment], Callback]] = {
+    "tensorboard": TensorBoard,
+    "ray_metrics": RayMetrics,
+}
 
 
 def make_loggers(experiment: Experiment) -> list[Callback]:

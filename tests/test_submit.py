@@ -1,0 +1,187 @@
+"""Jobs on a cluster: what is refused before anything is sent, and what a real job server does."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from spatl_ray.cli import main
+from spatl_ray.errors import ConfigError, EngineError
+from spatl_ray.submit import ADDRESS, connected, experiment_command
+
+FILE = "name: mine\nclients: 4\nrounds: 2\n"
+RESULTS = "results.folder=/shared/results"
+
+
+@pytest.fixture(autouse=True)
+def _no_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in (ADDRESS, "RAY_ADDRESS"):
+        monkeypatch.delenv(name, raising=False)
+
+
+def test_the_command_runs_the_experiment_on_the_cluster(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "mine.yaml").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    command, run_id = experiment_command("mine.yaml", [RESULTS, "partition={name: iid}"])
+    assert command == (
+        "python -m spatl_ray.cli run mine.yaml results.folder=/shared/results 'partition={name: iid}' "
+        "engine.address=auto"
+    )
+    assert run_id.startswith("mine-")
+
+
+def test_a_serial_experiment_joins_no_cluster() -> None:
+    command, _ = experiment_command("demo", [RESULTS, "engine.backend=serial"])
+    assert "engine.address" not in command
+
+
+def test_results_that_would_go_with_the_job_are_refused() -> None:
+    with pytest.raises(ConfigError, match=r"results.folder must be absolute.*got 'results'"):
+        experiment_command("demo", [])
+
+
+@pytest.mark.parametrize("where", ["/", "../"])
+def test_a_file_that_is_not_sent_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    (tmp_path / "mine.yaml").write_text(FILE)
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    source = str(tmp_path / "mine.yaml") if where == "/" else "../mine.yaml"
+    with pytest.raises(ConfigError, match="an experiment must be a preset, or a file of"):
+        experiment_command(source, [RESULTS])
+
+
+def test_an_experiment_that_cannot_run_is_refused_here() -> None:
+    with pytest.raises(ConfigError, match=r"algorithm\.keep"):
+        experiment_command("demo", [RESULTS, "algorithm.keep=2"])
+
+
+@pytest.mark.parametrize("address", ["head:8265", "http://", "gopher://head:1", "http://head:x"])
+def test_an_address_that_is_none_is_refused(address: str) -> None:
+    with pytest.raises(ConfigError, match="--address must be that of a job server"):
+        connected(address)
+
+
+def test_an_address_must_be_given_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(ConfigError, match="--address must be given"):
+        connected(None)
+    monkeypatch.setenv(ADDRESS, "http://one:1")
+    with pytest.raises(ConfigError, match=r"must be RAY_API_SERVER_ADDRESS's 'http://one:1'"):
+        connected("http://two:2")
+
+
+def test_an_address_at_which_nobody_is_is_told_in_seconds() -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # nobody listens
+        address = f"http://127.0.0.1:{taken.getsockname()[1]}"
+        start = time.monotonic()
+        with pytest.raises(EngineError, match=f"{address} cannot be reached within 5 seconds"):
+            connected(address)
+    assert time.monotonic() - start < 10
+
+
+@pytest.mark.parametrize(
+    "arguments", [[], ["demo", "--command", "true"], ["--command", "true", "demo"]]
+)
+def test_either_an_experiment_or_a_command_is_given(
+    arguments: list[str], capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert main(["submit", *arguments, "--address", "http://127.0.0.1:1"]) == 2
+    assert "must" in capsys.readouterr().err
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a job server that asks for a token, on a Ray of its own."""
+    folder = tmp_path_factory.mktemp("server")
+    token = folder / "token"
+    token.write_text("a" * 64)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    ray = str(Path(sys.executable).with_name("ray"))
+    options = ["--port=0", "--num-cpus=1", f"--dashboard-port={port}", "--block"]
+    short = tempfile.mkdtemp()  # sockets' paths must be short
+    options += [f"--temp-dir={short}", "--node-ip-address=127.0.0.1"]
+    secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
+    before = {name: os.environ.get(name) for name in secret}
+    process = subprocess.Popen(
+        [ray, "start", "--head", *options],
+        env={**os.environ, **secret, "PATH": f"{Path(ray).parent}:{os.environ['PATH']}"},
+        stdout=(folder / "log").open("w"),
+        stderr=subprocess.STDOUT,
+        cwd=folder,
+    )
+    os.environ.update(secret)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until = time.monotonic() + 90
+        while True:
+            try:
+                connected(address)
+                break
+            except EngineError:
+                assert time.monotonic() < until, (folder / "log").read_text()
+                time.sleep(0.5)
+        yield address
+    finally:
+        process.terminate()
+        process.wait(60)
+        shutil.rmtree(short)
+        for name, value in before.items():
+            os.environ.pop(name) if value is None else os.environ.update({name: value})
+
+
+@pytest.mark.ray
+def test_a_job_brings_the_folder_and_its_exit_status(
+    server: str,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    (tmp_path / "own.py").write_text("import sys\nprint('from the folder')\nsys.exit(7)\n")
+    monkeypatch.chdir(tmp_path)
+    assert main(["submit", "--command", "python own.py", "--address", server]) == 7
+    assert "from the folder" in capsys.readouterr().out
+
+
+@pytest.mark.ray
+def test_jobs_that_there_are_not_are_named(server: str, capsys: pytest.CaptureFixture[str]) -> None:
+    for more in ([], ["--stop"]):
+        assert main(["job", "nobody", *more, "--address", server]) == 2
+        assert "job 'nobody' is not known to the cluster" in capsys.readouterr().err
+
+
+@pytest.mark.ray
+def test_another_token_and_another_version_are_named(
+    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    import ray
+
+    with monkeypatch.context() as patched:
+        patched.setattr(ray, "__version__", "2.0.0")
+        with pytest.raises(EngineError, match=r"got 2\.0\.0 here and \d+\.\d+\.\d+ at"):
+            connected(server)
+    other = tmp_path / "other"
+    other.write_text("b" * 64)
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(other))
+    told = subprocess.run(
+        [sys.executable, "-m", "spatl_ray.cli", "job", "some", "--address", server],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert told.returncode == 2
+    assert "refuses the token" in told.stderr
