@@ -105,7 +105,7 @@ def test_every_command_names_what_exists(
 ) -> None:
     """All fields, presets and kinds; whether it runs is another question."""
     known = Mock(return_value=0)
-    for command in ("_run", "_resume", "_validate", "_partition", "_list"):
+    for command in ("_run", "_resume", "_validate", "_partition", "_submit", "_list"):
         monkeypatch.setattr(cli, command, known)
     assert main(arguments) == 0
     if arguments[0] not in ("list", "resume"):
