@@ -50,8 +50,13 @@ MODELS = {
 NOTCHES = {"resnet20": 0.5, "vgg11": 0.7}
 """A step of the greedy search multiplies one layer's ratio by this: ResNet-20 has more layers to try."""
 
-Agents = Mapping[str, Callable[[], Agent]]
-AGENTS: Agents = {"agent": lambda: load_agent("shipped"), "untrained agent": lambda: new_agent(0)}
+Agents = Mapping[str, tuple[Callable[[], Agent], str]]
+AGENTS: Agents = {
+    "agent": (lambda: load_agent("shipped"), "l2"),
+    "agent, update": (lambda: load_agent("shipped"), "update"),
+    "untrained agent": (lambda: new_agent(0), "l2"),
+}
+"""Which agent gives layers their ratios, and the criterion of which channels of a layer are kept."""
 
 Decided = tuple[Pruned, int]
 """What is kept, and how many networks were scored for it."""
@@ -138,23 +143,26 @@ def deciders(
         yield f"equal ratios, {name}", lambda s=scores: (pruner.within(s, equal, budget), 0)
     yield "l2 over all layers", lambda: (pruner.threshold(subject.scores, budget), 0)
     yield "greedy search", lambda: greedy(subject, accuracy, budget, notch)
-    environment = PruningEnvironment(
-        pruner, subject.features, subject.scores, subject.weights, accuracy, budget
-    )
 
-    def zero_shot(agent: Agent) -> Decided:
-        topology = environment.topology
-        return environment.decide(lambda s: act(agent, s, topology, None)[0]), 0
+    def environment(criterion: str) -> PruningEnvironment:
+        scores = criteria.CRITERIA[criterion](seen)
+        return PruningEnvironment(
+            pruner, subject.features, scores, subject.weights, accuracy, budget
+        )
 
-    def tuned(agent: Agent) -> Decided:
+    def zero_shot(agent: Agent, criterion: str) -> Decided:
+        place = environment(criterion)
+        return place.decide(lambda s: act(agent, s, place.topology, None)[0]), 0
+
+    def tuned(agent: Agent, criterion: str) -> Decided:
         generator = seeding.generator(options.seed, "salience study, agent")
         learner = Learner(agent, only_head=True)
-        found = search(agent, learner, environment, generator, EVALUATIONS - 2)
+        found = search(agent, learner, environment(criterion), generator, EVALUATIONS - 2)
         return found.pruned, found.evaluations
 
-    for name, made in agents.items():
-        yield name, lambda made=made: zero_shot(made())
-        yield f"{name}, head tuned", lambda made=made: tuned(made())
+    for name, (made, criterion) in agents.items():
+        yield name, lambda made=made, c=criterion: zero_shot(made(), c)
+        yield f"{name}, head tuned", lambda made=made, c=criterion: tuned(made(), c)
 
 
 def study(model: str, seed: int, folder: Path, device: str, agents: Agents = AGENTS) -> None:
