@@ -55,6 +55,7 @@ AGENTS: Agents = {
     "agent": (lambda: load_agent("shipped"), "l2"),
     "agent, update": (lambda: load_agent("shipped"), "update"),
     "untrained agent": (lambda: new_agent(0), "l2"),
+    "untrained agent, update": (lambda: new_agent(0), "update"),
 }
 """Which agent gives layers their ratios, and the criterion of which channels of a layer are kept."""
 
