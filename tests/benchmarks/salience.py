@@ -5,7 +5,7 @@
 
 trains each network on Fashion-MNIST (32 x 32), prunes it to 0.8, 0.6 and 0.4 of its FLOPs, and writes
 results/salience/MODEL-SEED.parquet. What is there already is not done again. All that search score
-as many networks as each other, on the same 128 samples; accuracies are of 2,000 other ones. Batch norm's
+as many networks as each other, on the same 256 samples; accuracies are of 1,872 other ones. Batch norm's
 statistics are taken anew for each. With `--device cuda` it takes minutes instead of hours.
 """
 
@@ -41,7 +41,7 @@ BUDGETS = (0.6, 0.4, 0.8)
 EVALUATIONS = 102
 """Networks that a search may score: 100 episodes and the agent's own choice before and after."""
 
-REWARD, TEST = 128, 2_000
+REWARD, TEST = 256, 1_872
 EQUAL = ("l2", "l1", "random", "taylor", "update", "norm_scale")
 MODELS = {
     "resnet20": {"samples": 8_000, "epochs": 6, "lr": 0.05, "options": {}},
@@ -50,8 +50,14 @@ MODELS = {
 NOTCHES = {"resnet20": 0.5, "vgg11": 0.7}
 """A step of the greedy search multiplies one layer's ratio by this: ResNet-20 has more layers to try."""
 
-Agents = Mapping[str, Callable[[], Agent]]
-AGENTS: Agents = {"agent": lambda: load_agent("shipped"), "untrained agent": lambda: new_agent(0)}
+Agents = Mapping[str, tuple[Callable[[], Agent], str]]
+AGENTS: Agents = {
+    "agent": (lambda: load_agent("shipped"), "l2"),
+    "agent, update": (lambda: load_agent("shipped"), "update"),
+    "untrained agent": (lambda: new_agent(0), "l2"),
+    "untrained agent, update": (lambda: new_agent(0), "update"),
+}
+"""Which agent gives layers their ratios, and the criterion of which channels of a layer are kept."""
 
 Decided = tuple[Pruned, int]
 """What is kept, and how many networks were scored for it."""
@@ -138,23 +144,26 @@ def deciders(
         yield f"equal ratios, {name}", lambda s=scores: (pruner.within(s, equal, budget), 0)
     yield "l2 over all layers", lambda: (pruner.threshold(subject.scores, budget), 0)
     yield "greedy search", lambda: greedy(subject, accuracy, budget, notch)
-    environment = PruningEnvironment(
-        pruner, subject.features, subject.scores, subject.weights, accuracy, budget
-    )
 
-    def zero_shot(agent: Agent) -> Decided:
-        topology = environment.topology
-        return environment.decide(lambda s: act(agent, s, topology, None)[0]), 0
+    def environment(criterion: str) -> PruningEnvironment:
+        scores = criteria.CRITERIA[criterion](seen)
+        return PruningEnvironment(
+            pruner, subject.features, scores, subject.weights, accuracy, budget
+        )
 
-    def tuned(agent: Agent) -> Decided:
+    def zero_shot(agent: Agent, criterion: str) -> Decided:
+        place = environment(criterion)
+        return place.decide(lambda s: act(agent, s, place.topology, None)[0]), 0
+
+    def tuned(agent: Agent, criterion: str) -> Decided:
         generator = seeding.generator(options.seed, "salience study, agent")
         learner = Learner(agent, only_head=True)
-        found = search(agent, learner, environment, generator, EVALUATIONS - 2)
+        found = search(agent, learner, environment(criterion), generator, EVALUATIONS - 2)
         return found.pruned, found.evaluations
 
-    for name, made in agents.items():
-        yield name, lambda made=made: zero_shot(made())
-        yield f"{name}, head tuned", lambda made=made: tuned(made())
+    for name, (made, criterion) in agents.items():
+        yield name, lambda made=made, c=criterion: zero_shot(made(), c)
+        yield f"{name}, head tuned", lambda made=made, c=criterion: tuned(made(), c)
 
 
 def study(model: str, seed: int, folder: Path, device: str, agents: Agents = AGENTS) -> None:
