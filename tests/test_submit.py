@@ -10,6 +10,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -18,6 +19,7 @@ from spatl_ray.cli import main
 from spatl_ray.errors import ConfigError, EngineError
 from spatl_ray.submit import ADDRESS, connected, experiment_command
 
+ROOT = Path(__file__).resolve().parents[1]
 FILE = "name: mine\nclients: 4\nrounds: 2\n"
 RESULTS = "results.folder=/shared/results"
 
@@ -102,86 +104,95 @@ def test_either_an_experiment_or_a_command_is_given(
     assert "must" in capsys.readouterr().err
 
 
+@dataclass(frozen=True)
+class Server:
+    """A job server that asks for a token.
+
+    Attributes:
+        address: of it.
+        environment: of who has the token.
+    """
+
+    address: str
+    environment: dict[str, str]
+
+    def spatl(
+        self, *arguments: str, here: Path | None = None, before: str = "pass", **more: str
+    ) -> subprocess.CompletedProcess[str]:
+        """The command in a process of its own: Ray reads a process' token once."""
+        code = f"import sys; {before}; from spatl_ray.cli import main; sys.exit(main(sys.argv[1:]))"
+        return subprocess.run(
+            [sys.executable, "-c", code, *arguments, "--address", self.address],
+            env={**self.environment, **more},
+            cwd=here,
+            capture_output=True,
+            text=True,
+            timeout=100,
+            check=False,
+        )
+
+
 @pytest.fixture(scope="module")
-def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
-    """The address of a job server that asks for a token, on a Ray of its own."""
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
+    """On a Ray of its own."""
     folder = tmp_path_factory.mktemp("server")
     token = folder / "token"
     token.write_text("a" * 64)
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    ray = str(Path(sys.executable).with_name("ray"))
-    options = ["--port=0", "--num-cpus=1", f"--dashboard-port={port}", "--block"]
-    short = tempfile.mkdtemp()  # sockets' paths must be short
-    options += [f"--temp-dir={short}", "--node-ip-address=127.0.0.1"]
+    ray = Path(sys.executable).with_name("ray")
+    path = f"{ray.parent}:{os.environ['PATH']}"
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
-    before = {name: os.environ.get(name) for name in secret}
-    process = subprocess.Popen(
-        [ray, "start", "--head", *options],
-        env={**os.environ, **secret, "PATH": f"{Path(ray).parent}:{os.environ['PATH']}"},
-        stdout=(folder / "log").open("w"),
-        stderr=subprocess.STDOUT,
-        cwd=folder,
+    found = Server(
+        f"http://127.0.0.1:{port}",
+        {**os.environ, **secret, "PATH": path, "PYTHONPATH": str(ROOT)},
     )
-    os.environ.update(secret)
-    address = f"http://127.0.0.1:{port}"
+    short = tempfile.mkdtemp()  # sockets' paths must be short
+    options = ["--port=0", "--num-cpus=1", f"--dashboard-port={port}", "--block"]
+    options += [f"--temp-dir={short}", "--node-ip-address=127.0.0.1"]
+    with (folder / "log").open("w") as log:
+        process = subprocess.Popen(
+            [ray, "start", "--head", *options],
+            env=found.environment,
+            stdout=log,
+            stderr=log,
+            cwd=folder,
+        )
     try:
         until = time.monotonic() + 90
-        while True:
-            try:
-                connected(address)
-                break
-            except EngineError:
-                assert time.monotonic() < until, (folder / "log").read_text()
-                time.sleep(0.5)
-        yield address
+        while "is not known to the cluster" not in (told := found.spatl("job", "nobody").stderr):
+            assert time.monotonic() < until, told + (folder / "log").read_text()
+            time.sleep(0.5)
+        yield found
     finally:
         process.terminate()
         process.wait(60)
         shutil.rmtree(short)
-        for name, value in before.items():
-            os.environ.pop(name) if value is None else os.environ.update({name: value})
 
 
 @pytest.mark.ray
-def test_a_job_brings_the_folder_and_its_exit_status(
-    server: str,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-) -> None:
+def test_a_job_brings_the_folder_and_its_exit_status(server: Server, tmp_path: Path) -> None:
     (tmp_path / "own.py").write_text("import sys\nprint('from the folder')\nsys.exit(7)\n")
-    monkeypatch.chdir(tmp_path)
-    assert main(["submit", "--command", "python own.py", "--address", server]) == 7
-    assert "from the folder" in capsys.readouterr().out
+    told = server.spatl("submit", "--command", "python own.py", here=tmp_path)
+    assert told.returncode == 7, told.stderr
+    assert "from the folder" in told.stdout
 
 
 @pytest.mark.ray
-def test_jobs_that_there_are_not_are_named(server: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for more in ([], ["--stop"]):
-        assert main(["job", "nobody", *more, "--address", server]) == 2
-        assert "job 'nobody' is not known to the cluster" in capsys.readouterr().err
+def test_jobs_that_there_are_not_are_named(server: Server) -> None:
+    told = server.spatl("job", "nobody", "--stop")
+    assert told.returncode == 2
+    assert "job 'nobody' is not known to the cluster" in told.stderr
 
 
 @pytest.mark.ray
-def test_another_token_and_another_version_are_named(
-    server: str, monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    import ray
-
-    with monkeypatch.context() as patched:
-        patched.setattr(ray, "__version__", "2.0.0")
-        with pytest.raises(EngineError, match=r"got 2\.0\.0 here and \d+\.\d+\.\d+ at"):
-            connected(server)
+def test_another_token_and_another_version_are_named(server: Server, tmp_path: Path) -> None:
+    told = server.spatl("job", "some", before="import ray; ray.__version__ = '2.0.0'")
+    assert told.returncode == 2
+    assert "must be of one version here and on the cluster, got 2.0.0 here and" in told.stderr
     other = tmp_path / "other"
     other.write_text("b" * 64)
-    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(other))
-    told = subprocess.run(
-        [sys.executable, "-m", "spatl_ray.cli", "job", "some", "--address", server],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    told = server.spatl("job", "some", RAY_AUTH_TOKEN_PATH=str(other))
     assert told.returncode == 2
     assert "refuses the token" in told.stderr
