@@ -199,15 +199,21 @@ def _rounds(up: Up, name: str) -> int:
     return len(list((up.head.common / name / "rounds").rglob("*.parquet")))
 
 
-def _await(is_so: Callable[[], bool], seconds: float = 90.0) -> None:
+def _await(is_so: Callable[[], bool], seconds: float = 90.0, told: object = "") -> None:
     until = time.monotonic() + seconds
     while not is_so():
-        assert time.monotonic() < until
+        assert time.monotonic() < until, told
         time.sleep(0.5)
 
 
 def test_nothing_runs_after_ray_down(cluster: Up) -> None:
     down = cluster.ray("down", "-y", str(cluster.file))
     assert down.returncode == 0, down.stdout + down.stderr
+    left: list[str] = []
+
+    def is_quiet(host: Host) -> bool:
+        left[:] = host.processes("ray")
+        return not left
+
     for host in (cluster.head, *cluster.workers):
-        _await(lambda host=host: not host.processes("ray"), 120)
+        _await(lambda host=host: is_quiet(host), 150, left)

@@ -93,7 +93,9 @@ class Host:
 
     def processes(self, what: str) -> list[str]:
         """Command lines there that contain a text."""
-        lines = self.run("ps -eo args").stdout.splitlines()
+        told = self.run("ps -eo args")
+        assert told.returncode == 0, told.stderr
+        lines = told.stdout.splitlines()
         return [line for line in lines if what in line and "ps -eo" not in line]
 
     def cut(self, is_cut: bool = True) -> None:
