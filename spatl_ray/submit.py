@@ -124,7 +124,7 @@ def connected(address: str | None) -> JobSubmissionClient:
         raise EngineError(
             f"{address} is no job server of a Ray cluster: {_first_line(error)}"
         ) from error
-    there = getattr(client, "_server_ray_version", None) or ray.__version__
+    there = getattr(client, "_server_ray_version", "a version that it does not tell")
     if there != ray.__version__:
         raise EngineError(
             f"Ray must be of one version here and on the cluster, got {ray.__version__} here and {there} "

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -25,10 +26,7 @@ def positive(text: str) -> int:
     Raises:
         ArgumentTypeError: it is less.
     """
-    value = int(text)
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"must be at least 1, got {value}")
-    return value
+    return _within(text, 1, math.inf)
 
 
 def at_least_0(text: str) -> int:
@@ -37,10 +35,7 @@ def at_least_0(text: str) -> int:
     Raises:
         ArgumentTypeError: it is less.
     """
-    value = int(text)
-    if value < 0:
-        raise argparse.ArgumentTypeError(f"must be at least 0, got {value}")
-    return value
+    return _within(text, 0, math.inf)
 
 
 def seed(text: str) -> int:
@@ -49,9 +44,15 @@ def seed(text: str) -> int:
     Raises:
         ArgumentTypeError: no generator takes it.
     """
+    return _within(text, 0, 2**32)
+
+
+def _within(text: str, least: int, end: float) -> int:
+    """A number in [least, end)."""
     value = int(text)
-    if not 0 <= value < 2**32:
-        raise argparse.ArgumentTypeError(f"must be in [0, {2**32}), got {value}")
+    if not least <= value < end:
+        rule = f"at least {least}" if end == math.inf else f"in [{least}, {end})"
+        raise argparse.ArgumentTypeError(f"must be {rule}, got {value}")
     return value
 
 

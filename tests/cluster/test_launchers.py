@@ -129,10 +129,11 @@ def test_ray_refuses_what_it_does_not_know() -> None:
 
 
 @pytest.mark.parametrize("name", CLOUDS)
-def test_clouds_cost_nothing_but_the_head_when_idle(name: str) -> None:
+def test_clouds_begin_with_one_worker_and_have_a_limit(name: str) -> None:
     found = launcher(name)
     types = found["available_node_types"]
-    assert all(each["min_workers"] == 0 and each["resources"] for each in types.values())
+    assert sorted(each["min_workers"] for each in types.values()) == [0, 0, 1]
+    assert all(each["resources"] for each in types.values())
     assert found["idle_timeout_minutes"] <= 10
     assert 0 < sum(each["max_workers"] for each in types.values()) <= found["max_workers"] <= 8
     assert types[found["head_node_type"]]["max_workers"] == 0
