@@ -58,15 +58,19 @@ class Up:
         """Of the laptop's."""
         return _here([str(Path(sys.executable).with_name("ray")), *command], self.environment)
 
-    def spatl(self, *command: str) -> subprocess.CompletedProcess[str]:
-        """Of the laptop's."""
-        return _here([sys.executable, "-m", "spatl_ray.cli", *command], self.environment)
+    def spatl(self, *command: str, folder: Path = ROOT) -> subprocess.CompletedProcess[str]:
+        """Of the laptop's, in a folder there."""
+        code = "import sys; from spatl_ray.cli import main; sys.exit(main(sys.argv[1:]))"
+        own = {**self.environment, "PYTHONPATH": str(ROOT)}
+        return _here([sys.executable, "-c", code, *command], own, folder)
 
 
-def _here(command: list[str], environment: dict[str, str]) -> subprocess.CompletedProcess[str]:
+def _here(
+    command: list[str], environment: dict[str, str], folder: Path = ROOT
+) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
         command,
-        cwd=ROOT,
+        cwd=folder,
         env=environment,
         stdin=subprocess.DEVNULL,
         capture_output=True,
@@ -120,13 +124,14 @@ def _filled_in(head: Host, workers: list[Host]) -> dict[str, object]:
 
 def _await_nodes(up: Up, count: int) -> None:
     status = "bash --login -i -c 'ray status'"
-    _await(lambda: f"{count} local.cluster.node" in up.head.run(status).stdout, 120)
+    cores = f"/{count * (os.cpu_count() or 1)}.0 CPU"  # a node is listed before it has joined
+    _await(lambda: cores in up.head.run(status).stdout, 120)
 
 
 def demo(up: Up, name: str, *more: str) -> list[str]:
-    """The demo on storage that is shared."""
+    """The demo on storage that is shared, with as many workers as both hosts hold."""
     results = f"results.folder={up.head.common / name}"
-    return ["demo", "engine.workers=2", "results.flush_seconds=0", results, *more]
+    return ["demo", "engine.workers=4", "results.flush_seconds=0", results, *more]
 
 
 def assert_same_as_serial(up: Up, arguments: list[str], folder: Path) -> None:
@@ -142,7 +147,7 @@ def assert_same_as_serial(up: Up, arguments: list[str], folder: Path) -> None:
 def hosts_of(experiment: Experiment) -> list[str]:
     """Of the workers that a run began with."""
     (row,) = pd.read_parquet(Path(experiment.results.folder) / "runs").to_dict("records")
-    return sorted(str(each["host"]) for each in json.loads(row["hardware"]))
+    return sorted({str(each["host"]) for each in json.loads(row["hardware"])})
 
 
 def test_the_demo_runs_across_both_hosts_to_the_bits_of_one_process(
@@ -155,6 +160,34 @@ def test_the_demo_runs_across_both_hosts_to_the_bits_of_one_process(
     names = sorted([cluster.head.name, *(worker.name for worker in cluster.workers)])
     assert hosts_of(load_experiment(arguments[0], arguments[1:])) == names
     assert_same_as_serial(cluster, arguments, tmp_path)
+
+
+OWN = """
+import socket
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        with open("{place}/" + socket.gethostname(), "w"):
+            pass
+        self.encoder = nn.Sequential(nn.Flatten(), nn.Linear(64, 16), nn.ReLU())
+        self.predictor = nn.Linear(16, 10)
+
+    def forward(self, x):
+        return self.predictor(self.encoder(x))
+"""
+
+
+def test_own_modules_of_the_folder_reach_every_host(cluster: Up, tmp_path: Path) -> None:
+    seen = cluster.head.common / "seen"
+    seen.mkdir()
+    (tmp_path / "own_net.py").write_text(OWN.replace("{place}", str(seen)))
+    arguments = demo(cluster, "own", "rounds=1", "algorithm=fedavg", "model={name: own_net:Net}")
+    submitted = cluster.spatl("submit", *arguments, "--address", cluster.url, folder=tmp_path)
+    assert submitted.returncode == 0, submitted.stdout + submitted.stderr
+    names = {cluster.head.name, *(worker.name for worker in cluster.workers)}
+    assert {path.name for path in seen.iterdir()} == names
 
 
 def test_a_job_that_fails_says_so(cluster: Up) -> None:
