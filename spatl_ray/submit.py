@@ -31,6 +31,12 @@ ADDRESS = "RAY_API_SERVER_ADDRESS"
 REACHED_WITHIN = 5.0
 """Seconds in which a cluster must answer."""
 
+TAKEN_WITHIN = 60.0
+"""Seconds in which a cluster must take a job: one that has just begun answers before it can."""
+
+NOT_YET = "try again later"
+"""What Ray's job server says in that time."""
+
 TALKATIVE = (
     "ray.dashboard.modules.job.sdk",
     "ray.dashboard.modules.dashboard_sdk",
@@ -167,21 +173,25 @@ def send(client: JobSubmissionClient, command: str, run_id: str | None = None) -
         run_id: of the experiment that it runs, which the dashboard shows.
 
     Raises:
-        EngineError: the cluster does not take it, for instance because the folder is too large.
+        EngineError: the cluster does not take it within a minute, or at all, as with too large a folder.
     """
     environment = {
         "working_dir": str(Path.cwd()),
         "excludes": list(LEFT_OUT),
         "env_vars": {"RAY_USAGE_STATS_ENABLED": "0", "PYTHONUNBUFFERED": "1"},
     }
-    try:
-        return client.submit_job(
-            entrypoint=command,
-            runtime_env=environment,
-            metadata={"run": run_id} if run_id else {},
-        )
-    except (RuntimeError, ValueError, OSError) as error:
-        raise EngineError(f"the cluster did not take the job: {error}") from error
+    until = time.monotonic() + TAKEN_WITHIN
+    while True:
+        try:
+            return client.submit_job(
+                entrypoint=command,
+                runtime_env=environment,
+                metadata={"run": run_id} if run_id else {},
+            )
+        except (RuntimeError, ValueError, OSError) as error:
+            if NOT_YET not in str(error) or time.monotonic() > until:
+                raise EngineError(f"the cluster did not take the job: {error}") from error
+        time.sleep(1.0)
 
 
 def follow(client: JobSubmissionClient, job: str) -> int:

@@ -15,9 +15,10 @@ from pathlib import Path
 
 import pytest
 
+from spatl_ray import submit
 from spatl_ray.cli import main
 from spatl_ray.errors import ConfigError, EngineError
-from spatl_ray.submit import ADDRESS, connected, experiment_command
+from spatl_ray.submit import ADDRESS, connected, experiment_command, send
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = "name: mine\nclients: 4\nrounds: 2\n"
@@ -102,6 +103,36 @@ def test_either_an_experiment_or_a_command_is_given(
 ) -> None:
     assert main(["submit", *arguments, "--address", "http://127.0.0.1:1"]) == 2
     assert "must" in capsys.readouterr().err
+
+
+class Beginning:
+    """A job server whose agent comes after some attempts, with the words of Ray 2.60's for that time."""
+
+    def __init__(self, refusals: int, words: str) -> None:
+        self.refusals = refusals
+        self.words = words
+
+    def submit_job(self, **_: object) -> str:
+        self.refusals -= 1
+        if self.refusals >= 0:
+            raise RuntimeError(f"Request failed with status code 500: {self.words}.")
+        return "job"
+
+
+def test_a_cluster_that_has_just_begun_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = "No available agent to submit job, please try again later."
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    assert send(Beginning(3, words), "true") == "job"  # type: ignore[arg-type]
+    monkeypatch.setattr(submit, "TAKEN_WITHIN", 0.0)
+    with pytest.raises(EngineError, match=r"did not take the job.*No available agent"):
+        send(Beginning(10**9, words), "true")  # type: ignore[arg-type]
+
+
+def test_what_a_cluster_refuses_for_good_is_not_asked_again() -> None:
+    server = Beginning(10**9, "Failed to upload package")
+    with pytest.raises(EngineError, match=r"did not take the job.*Failed to upload"):
+        send(server, "true")  # type: ignore[arg-type]
+    assert server.refusals == 10**9 - 1
 
 
 @dataclass(frozen=True)
