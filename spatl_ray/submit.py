@@ -189,8 +189,13 @@ def send(client: JobSubmissionClient, command: str, run_id: str | None = None) -
                 metadata={"run": run_id} if run_id else {},
             )
         except (RuntimeError, ValueError, OSError) as error:
-            if NOT_YET not in str(error) or time.monotonic() > until:
+            if NOT_YET not in str(error):
                 raise EngineError(f"the cluster did not take the job: {error}") from error
+            if time.monotonic() > until:
+                raise EngineError(
+                    f"the cluster did not take the job within {TAKEN_WITHIN:g} seconds; two Rays on its head "
+                    f"need a `ray start --dashboard-agent-listen-port` of their own each: {error}"
+                ) from error
         time.sleep(1.0)
 
 

@@ -124,7 +124,9 @@ def test_a_cluster_that_has_just_begun_is_waited_for(monkeypatch: pytest.MonkeyP
     monkeypatch.setattr(time, "sleep", lambda _: None)
     assert send(Beginning(3, words), "true") == "job"  # type: ignore[arg-type]
     monkeypatch.setattr(submit, "TAKEN_WITHIN", 0.0)
-    with pytest.raises(EngineError, match=r"did not take the job.*No available agent"):
+    with pytest.raises(
+        EngineError, match=r"did not take the job within 0 seconds.*No available agent"
+    ):
         send(Beginning(10**9, words), "true")  # type: ignore[arg-type]
 
 
@@ -163,15 +165,20 @@ class Server:
         )
 
 
+def _free_ports() -> tuple[int, int]:
+    with socket.socket() as one, socket.socket() as other:
+        for free in (one, other):
+            free.bind(("127.0.0.1", 0))
+        return one.getsockname()[1], other.getsockname()[1]
+
+
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     """On a Ray of its own."""
     folder = tmp_path_factory.mktemp("server")
     token = folder / "token"
     token.write_text("a" * 64)
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port, agent = _free_ports()
     ray = Path(sys.executable).with_name("ray")
     path = f"{ray.parent}:{os.environ['PATH']}"
     secret = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN_PATH": str(token)}
@@ -182,6 +189,7 @@ def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Server]:
     short = tempfile.mkdtemp()  # sockets' paths must be short
     options = ["--port=0", "--num-cpus=1", f"--dashboard-port={port}", "--block"]
     options += [f"--temp-dir={short}", "--node-ip-address=127.0.0.1"]
+    options += [f"--dashboard-agent-listen-port={agent}"]  # another Ray here has the usual one
     with (folder / "log").open("w") as log:
         process = subprocess.Popen(
             [ray, "start", "--head", *options],
