@@ -4,7 +4,7 @@
 # make bench    the measured figures
 # make chaos    runs whose processes are killed at random, and a million damaged payloads
 # make cluster  pack what the machines of a cluster install: the wheel, versions and a token
-# make cluster-test  ray up on hosts of our own on this machine (needs root, iproute2, openssh-server, rsync)
+# make cluster-test  ray up, and Slurm, on hosts of our own on this machine (as root; CONTRIBUTING.md names the packages)
 # make clean    remove the environment, caches and the demo's results
 # make help     show this
 
