@@ -1,4 +1,4 @@
-"""Results folders to pandas frames, by way of pyarrow.dataset.
+"""Results, in folders or at addresses such as s3://bucket/path, to pandas frames, by way of pyarrow.dataset.
 
 A run's rows of a table lie in RESULTS/TABLE/run_id=RUN/round-NNNNNN.parquet. Where a crash cut the
 compaction of a finished run short, a hidden `.round-NNNNNN.compacted` holds all its rows and
@@ -7,6 +7,7 @@ stands for the visible files, so that every row is read exactly once.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -15,6 +16,9 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.dataset as ds
 import pyarrow.parquet as pq
+
+from analysis.places import LoadError as LoadError
+from analysis.places import Place, place_of
 
 SCHEMA_VERSION = 1
 """The version of the tables that this code reads."""
@@ -53,16 +57,15 @@ ADDED: Mapping[str, Mapping[str, pa.DataType]] = {
 """Columns that older tables of this version lack: they are null there."""
 
 Results = str | Path | Sequence[str | Path]
+"""A results folder, or its address; or several."""
 
 _RUN_ID = ds.partitioning(pa.schema([("run_id", pa.string())]), flavor="hive")
 _CHECKED = ds.ParquetFileFormat(
     default_fragment_scan_options=ds.ParquetFragmentScanOptions(page_checksum_verification=True)
 )
 _ATTEMPTS = 5
-
-
-class LoadError(Exception):
-    """A results folder that cannot be read, or that does not hold what was asked for."""
+_RUN = "run_id="
+_FILE = re.compile(r"round-\d+\.parquet|\.round-\d+\.compacted")
 
 
 def load(
@@ -125,11 +128,14 @@ def holds(results: Results, table: str) -> bool:
     return bool(_places(_folders(results), table))
 
 
-def _folders(results: Results) -> list[Path]:
-    return [Path(results)] if isinstance(results, str | Path) else [Path(r) for r in results]
+def _folders(results: Results) -> list[Place]:
+    several = [results] if isinstance(results, str | Path) else results
+    return [place_of(each) for each in several]
 
 
-def _chosen(folders: Sequence[Path], table: str, runs: Iterable[str] | None) -> Mapping[str, Path]:
+def _chosen(
+    folders: Sequence[Place], table: str, runs: Iterable[str] | None
+) -> Mapping[str, Place]:
     """Where the rows of the wanted runs lie, in the order of their ids."""
     places = _places(folders, table)
     if not places:
@@ -145,7 +151,7 @@ def _chosen(folders: Sequence[Path], table: str, runs: Iterable[str] | None) -> 
 
 
 def _read(
-    run: Path, table: str, columns: Sequence[str] | None, where: pc.Expression | None
+    run: Place, table: str, columns: Sequence[str] | None, where: pc.Expression | None
 ) -> pa.Table:
     """A run's rows; its files are looked up again if it was being compacted meanwhile."""
     for attempt in range(_ATTEMPTS):
@@ -168,15 +174,13 @@ def _read(
     raise AssertionError("unreachable")
 
 
-def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
+def _places(folders: Sequence[Place], table: str) -> dict[str, Place]:
     """Where each run's rows of the table lie, by run id; none if nobody has any."""
-    places: dict[str, Path] = {}
+    places: dict[str, Place] = {}
     for folder in folders:
         _check_folder(folder)
-        for run in sorted((folder / table).glob("run_id=*")):
-            run_id = run.name.removeprefix("run_id=")
-            if not _files(run):
-                continue
+        for run in _with_rows(folder / table):
+            run_id = run.name.removeprefix(_RUN)
             if run_id in places:
                 raise LoadError(
                     f"run {run_id!r} is in two folders: {places[run_id].parent} and {run.parent}"
@@ -185,37 +189,48 @@ def _places(folders: Sequence[Path], table: str) -> dict[str, Path]:
     return places
 
 
-def _check_folder(folder: Path) -> None:
-    if not folder.is_dir():
+def _check_folder(folder: Place) -> None:
+    if not folder.is_folder():
         raise LoadError(f"there is no results folder {folder}")
-    if not any(any((folder / table).glob("run_id=*")) for table in TABLES):
+    tables = (folder / table for table in TABLES)
+    if not any(path.name.startswith(_RUN) for table in tables for path in table.children()):
         raise LoadError(
             f"{folder} holds no results: none of {', '.join(TABLES)} with a run_id=... folder in it"
         )
 
 
-def _files(run: Path) -> list[Path]:
+def _with_rows(table: Place) -> list[Place]:
+    """The folders of runs with rows, by name."""
+    found = {path.parent for path in table.children(deep=True) if _FILE.fullmatch(path.name)}
+    own = [run for run in found if run.parent == table and run.name.startswith(_RUN)]
+    return sorted(own, key=lambda run: run.name)
+
+
+def _files(run: Place) -> list[Place]:
     """The files that hold each row of the run once, by first round."""
-    found = list(run.glob(".round-*.compacted")) or list(run.glob("round-*.parquet"))
-    return sorted(found, key=lambda path: int(path.stem.rpartition("-")[2]))
+    found = [path for path in run.children() if _FILE.fullmatch(path.name)]
+    whole = [path for path in found if path.name.startswith(".")]
+    return sorted(whole or found, key=lambda path: int(path.name.split("-")[1].split(".")[0]))
 
 
-def _dataset(run: Path) -> ds.Dataset:
+def _dataset(run: Place) -> ds.Dataset:
     """One run's rows, run_id from the path."""
-    paths = _files(run)
+    paths = [place.path for place in _files(run)]
     if not paths:
         raise FileNotFoundError(f"{run} lost its files")
-    version = (pq.read_schema(paths[0]).metadata or {}).get(b"spatl_schema_version", b"none")
+    metadata = pq.read_schema(paths[0], filesystem=run.files).metadata or {}
+    version = metadata.get(b"spatl_schema_version", b"none")
     if version.decode() != str(SCHEMA_VERSION):
         raise LoadError(
             f"{run} holds tables of schema version {version.decode()}; "
             f"this code reads version {SCHEMA_VERSION}: read it with that version's, apart from others"
         )
     return ds.dataset(
-        [str(path) for path in paths],
+        paths,
+        filesystem=run.files,
         format=_CHECKED,
         partitioning=_RUN_ID,
-        partition_base_dir=str(run.parent),
+        partition_base_dir=run.parent.path,
     )
 
 
@@ -229,5 +244,5 @@ def _with_added(dataset: ds.Dataset, table: str) -> ds.Dataset:
     return dataset.replace_schema(schema)
 
 
-def _names(folders: Sequence[Path]) -> str:
+def _names(folders: Sequence[Place]) -> str:
     return ", ".join(str(folder) for folder in folders) or "no folder at all"

@@ -35,6 +35,7 @@ from analysis.metrics import (
 )
 from analysis.panels import pages
 from analysis.pareto import pareto_figure, trials
+from analysis.places import output
 from analysis.selection import flops_figure, keep_ratio_figure, mean_ratios, reward_figure
 from analysis.spreads import clients_figure, partition_figure
 from analysis.tables import add_target, runs_table
@@ -218,7 +219,7 @@ def save(
 def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
-    out = options.out or options.results[0] / "plots"
+    out = options.out or output(options.results[0], "plots")
     of = Drawing(options.results, options.metric, options.target)
     try:
         table, paths = save(of, out, options.format, options.what)
@@ -237,8 +238,12 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         description="Pictures of results, and the table of their runs."
     )
-    parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
-    parser.add_argument("--out", type=Path, help="folder to write to (default: RESULTS/plots)")
+    parser.add_argument("results", nargs="+", help="results folder or address, or several")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="folder (default: RESULTS/plots; here if that is an address)",
+    )
     parser.add_argument(
         "--what",
         nargs="+",

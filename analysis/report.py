@@ -34,6 +34,7 @@ from analysis.metrics import (
     axis_label,
 )
 from analysis.panels import by_setting
+from analysis.places import output
 from analysis.plots import PICTURES, Drawing, figures
 from analysis.tables import TITLES as TABLE_TITLES
 from analysis.tables import WHAT, add_baseline, add_target, notes, tables
@@ -372,12 +373,16 @@ def _pretty(text: str) -> str:
 def main(arguments: Sequence[str] | None = None) -> int:
     """Write the page that the command line asks for; 1 if it cannot be read or written."""
     parser = argparse.ArgumentParser(description="One HTML page of results, for any browser.")
-    parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
-    parser.add_argument("--out", type=Path, help="file (default: RESULTS/report.html)")
+    parser.add_argument("results", nargs="+", help="results folder or address, or several")
+    parser.add_argument(
+        "--out",
+        type=Path,
+        help="file (default: RESULTS/report.html; here if that is an address)",
+    )
     add_target(parser)
     add_baseline(parser)
     options = parser.parse_args(arguments)
-    out: Path = options.out or options.results[0] / "report.html"
+    out: Path = options.out or output(options.results[0], "report.html")
     try:
         page = report(options.results, options.target, options.metric, options.baseline)
         out.parent.mkdir(parents=True, exist_ok=True)

@@ -151,7 +151,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Tables of results, over seeds and by run.")
-    parser.add_argument("results", type=Path, nargs="+", help="results folder, or several")
+    parser.add_argument("results", nargs="+", help="results folder or address, or several")
     parser.add_argument(
         "--what",
         nargs="+",

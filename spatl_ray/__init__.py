@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from spatl_ray.config import Experiment as Experiment
     from spatl_ray.data.datasets import Dataset as Dataset
     from spatl_ray.engine.resume import resume as resume
-    from spatl_ray.engine.rounds import RunSummary as RunSummary
     from spatl_ray.engine.run import run as run
+    from spatl_ray.engine.summary import RunSummary as RunSummary
     from spatl_ray.errors import SpatlError as SpatlError
     from spatl_ray.experiments import load_experiment as load_experiment
 
@@ -22,7 +22,7 @@ _HOMES = {
     "Callback": "spatl_ray.callbacks",
     "Experiment": "spatl_ray.config",
     "Dataset": "spatl_ray.data.datasets",
-    "RunSummary": "spatl_ray.engine.rounds",
+    "RunSummary": "spatl_ray.engine.summary",
     "resume": "spatl_ray.engine.resume",
     "run": "spatl_ray.engine.run",
     "SpatlError": "spatl_ray.errors",

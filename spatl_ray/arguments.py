@@ -70,7 +70,7 @@ def recorded() -> argparse.ArgumentParser:
     recorded = common()
     recorded.add_argument("run_id", metavar="RUN", help="name of the run, as `spatl run` told it")
     recorded.add_argument(
-        "--folder", metavar="DIR", type=Path, default=Path("results"), help="the results folder"
+        "--folder", metavar="DIR", default="results", help="the results folder, or its address"
     )
     recorded.add_argument(
         "--trust",
@@ -85,7 +85,10 @@ def of_export() -> argparse.ArgumentParser:
     exported = recorded()
     exported.add_argument("--client", metavar="I", type=int, required=True, help="whose model")
     exported.add_argument(
-        "--out", metavar="DIR", type=Path, help="a new folder; by default DIR/exports/RUN-client-I"
+        "--out",
+        metavar="DIR",
+        type=Path,
+        help="a new folder; by default DIR/exports/RUN-client-I, or exports/RUN-client-I here of an address",
     )
     numbers = (
         ("--epochs", 0, "of fine-tuning on the client's own samples, under the run's schedule"),

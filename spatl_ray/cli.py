@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import shlex
 import signal
 import sys
 import threading
@@ -16,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import yaml
 
 from spatl_ray import arguments as arguments_of
+from spatl_ray.addresses import full_name, is_address
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.experiments import load_experiment
@@ -24,7 +26,7 @@ from spatl_ray.listing import print_all
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
 
-    from spatl_ray.engine.rounds import RunSummary
+    from spatl_ray.engine.summary import RunSummary
     from spatl_ray.progress import Progress
 
 OK, FAILED, INTERRUPTED = 0, 2, 130
@@ -171,14 +173,13 @@ def _watched(start: Callable[[Progress], RunSummary]) -> int:
         summary = start(progress)
     finally:
         progress.close()
-    print(f"results of run {summary.run_id} are in {summary.folder}")
+    print(f"results of run {summary.run_id} are in {summary.results}")
+    results = shlex.quote(summary.results)
     if summary.status == "interrupted":
-        place = (
-            "" if summary.folder == Path("results").absolute() else f" --folder {summary.folder}"
-        )
+        place = "" if summary.results == full_name("results") else f" --folder {results}"
         print(f"to go on: spatl resume {summary.run_id}{place}")
         return INTERRUPTED
-    print(f"to plot them: python analysis/plots.py {summary.folder}")
+    print(f"to plot them: python analysis/plots.py {results}")
     return OK
 
 
@@ -197,8 +198,7 @@ def _tell_own_code(arguments: argparse.Namespace) -> None:
     from spatl_ray.engine.trust import own_code
 
     _find_own_modules()
-    folder = arguments.folder.absolute()
-    for line in own_code(folder, arguments.run_id, Path.cwd(), arguments.trust):
+    for line in own_code(arguments.folder, arguments.run_id, Path.cwd(), arguments.trust):
         print(line, file=sys.stderr)
 
 
@@ -259,8 +259,9 @@ def _export(arguments: argparse.Namespace) -> int:
     _tell_own_code(arguments)
     from spatl_ray.engine.export import export_client, report_text
 
-    run_id, client, folder = arguments.run_id, arguments.client, arguments.folder.absolute()
-    out = arguments.out or folder / "exports" / f"{run_id}-client-{client}"
+    run_id, client, folder = arguments.run_id, arguments.client, full_name(arguments.folder)
+    above = Path() if is_address(folder) else Path(folder)
+    out = arguments.out or above / "exports" / f"{run_id}-client-{client}"
     numbers = (arguments.epochs, arguments.repeats, arguments.episodes)
     rows = export_client(folder, run_id, client, out, *numbers)
     print(f"{report_text(rows)}\n\nmodel.pt2, model.safetensors and report.json are in {out}")

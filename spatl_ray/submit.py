@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
+from spatl_ray.addresses import is_address
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError, EngineError
 from spatl_ray.experiments import load_experiment, presets
@@ -76,10 +77,10 @@ def experiment_command(source: str, overrides: Sequence[str]) -> tuple[str, str]
 def _check(experiment: Experiment, source: str) -> None:
     faults = []
     folder = experiment.results.folder
-    if not Path(folder).is_absolute():
+    if not is_address(folder) and not Path(folder).is_absolute():
         faults.append(
-            f"results.folder must be absolute, on storage that the cluster shares, for a job: its own folder "
-            f"is removed after it; got {folder!r}"
+            "results.folder must be absolute, on storage that the cluster shares, or an address, for a job: "
+            f"its own folder is removed after it; got {folder!r}"
         )
     path = Path(source)
     is_file = source not in presets()

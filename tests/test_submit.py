@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shlex
 import shutil
 import socket
 import subprocess
@@ -50,6 +51,9 @@ def test_a_serial_experiment_joins_no_cluster() -> None:
 
 
 def test_results_that_would_go_with_the_job_are_refused() -> None:
+    bucket = "results.folder=s3://bucket/results?endpoint_override=s3.example.org"
+    command, _ = experiment_command("demo", [bucket])
+    assert shlex.split(command)[5] == bucket
     with pytest.raises(ConfigError, match=r"results.folder must be absolute.*got 'results'"):
         experiment_command("demo", [])
 

@@ -11,7 +11,7 @@ from spatl_ray import resume, run
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.engine.lock import alone
-from spatl_ray.engine.rounds import RunSummary
+from spatl_ray.engine.summary import RunSummary
 from spatl_ray.engine.trust import own_code
 from spatl_ray.errors import EngineError, ResultsError
 from spatl_ray.plugins import named_in

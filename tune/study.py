@@ -9,6 +9,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+from spatl_ray.addresses import is_address
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
 from spatl_ray.experiments import experiment_from
@@ -105,7 +106,15 @@ def as_trial(experiment: Experiment, raw: Mapping[str, Any]) -> Experiment:
     Args:
         experiment: the config.
         raw: the mapping that it was made of.
+
+    Raises:
+        ConfigError: its results are at an address.
     """
+    if is_address(experiment.results.folder):
+        raise ConfigError(
+            "results.folder must be a folder in a search or a sweep, whose processes share it, got "
+            f"{experiment.results.folder!r}"
+        )
     engine = raw.get("engine")
     if not (isinstance(engine, Mapping) and "backend" in engine):
         changed: dict[str, object] = {"backend": "serial"}

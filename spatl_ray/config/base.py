@@ -37,7 +37,7 @@ ValueType = Literal["float32", "float16", "bfloat16", "float64"]
 class Strict(BaseModel):
     """Base of all config models: frozen, no unknown keys, no silent conversions of text."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
 
 
 def _is_json(value: Any, depth: int = 1) -> bool:

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
+from spatl_ray.addresses import refuse_secrets
 from spatl_ray.config.base import Count, NonNegative, Strict
 
 
@@ -17,10 +18,10 @@ class Checkpoints(Strict):
         seconds: but not sooner than so long after the last one.
         keep: the last so many stay, in case one is damaged.
         folder: of the files: a folder, or a place that Arrow knows, such as `s3://bucket/path`; None takes
-            one in the results folder.
+            one in the results.
     """
 
     every: Annotated[int, Field(ge=0)] = 1
     seconds: NonNegative = 10.0
     keep: Count = 2
-    folder: Annotated[str, Field(min_length=1)] | None = None
+    folder: Annotated[str, Field(min_length=1), AfterValidator(refuse_secrets)] | None = None

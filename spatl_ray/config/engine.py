@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Any, Literal, Self
 
-from pydantic import Field, field_validator, model_validator
+from pydantic import AfterValidator, Field, field_validator, model_validator
 
+from spatl_ray.addresses import refuse_other_than_s3
 from spatl_ray.config.base import Count, NonNegative, Positive, Strict, one_of
 
 
@@ -64,7 +65,7 @@ class Results(Strict):
     """Where the tables go.
 
     Attributes:
-        folder: one folder an experiment; several runs share it.
+        folder: one folder an experiment, or s3://BUCKET/PATH; several runs share it.
         overwrite: replace a run of the same id that is already there.
         loggers: what else is told of the run: `tensorboard`, `ray_metrics`, own ones (`package.module:Name`).
         flush_seconds: rows are written with the first round that ends this long after the last write.
@@ -72,7 +73,7 @@ class Results(Strict):
         trial_id: the trial of that search, or None; a column of table `runs`.
     """
 
-    folder: str = "results"
+    folder: Annotated[str, AfterValidator(refuse_other_than_s3)] = "results"
     overwrite: bool = False
     loggers: tuple[Logger, ...] = ()
     flush_seconds: NonNegative = 10.0

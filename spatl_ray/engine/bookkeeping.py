@@ -11,6 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from spatl_ray.addresses import full_name, working_folder
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ResultsError
 from spatl_ray.places import write_whole
@@ -21,7 +22,7 @@ class Origin:
     """Where a run began.
 
     Attributes:
-        results: its results folder then; what lies elsewhere is named after it.
+        results: its results folder then, or its address; what lies elsewhere is named after it.
         working: the folder that relative ones started from.
     """
 
@@ -63,8 +64,8 @@ def note_origin(experiment: Experiment) -> None:
 
 
 def _of(experiment: Experiment) -> Path:
-    return bookkeeping(Path(experiment.results.folder), experiment.run_id)
+    return bookkeeping(working_folder(experiment.results.folder), experiment.run_id)
 
 
 def _here(experiment: Experiment) -> Origin:
-    return Origin(str(Path(experiment.results.folder).absolute()), str(Path.cwd()))
+    return Origin(full_name(experiment.results.folder), str(Path.cwd()))

@@ -16,6 +16,7 @@ from typing import Any
 import pyarrow as pa
 from pyarrow import fs
 
+from spatl_ray.addresses import is_address, opened
 from spatl_ray.checksummed import packed, unpacked
 from spatl_ray.errors import StateError
 from spatl_ray.parameters import Array, Arrays
@@ -86,8 +87,8 @@ class Checkpoints:
         self._keep = keep
         self._mark = mark
         with self._reported("be reached"):
-            if "://" in place:
-                self._files, self._folder = fs.FileSystem.from_uri(place)
+            if is_address(place):
+                self._files, self._folder = opened(place)
             else:
                 self._files, self._folder = fs.LocalFileSystem(), str(Path(place).absolute())
         self._remote = not isinstance(self._files, fs.LocalFileSystem)  # also of file://

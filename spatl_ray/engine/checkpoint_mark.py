@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from spatl_ray.addresses import working_folder
 from spatl_ray.config import Experiment
 from spatl_ray.engine.bookkeeping import bookkeeping
 from spatl_ray.engine.checkpoint import Checkpoint
@@ -14,7 +15,9 @@ from spatl_ray.errors import StateError
 
 def mark_of(experiment: Experiment) -> Path:
     """The file that is there once a checkpoint was taken, until the run has finished."""
-    return bookkeeping(Path(experiment.results.folder), experiment.run_id) / "checkpointed"
+    return (
+        bookkeeping(working_folder(experiment.results.folder), experiment.run_id) / "checkpointed"
+    )
 
 
 def refuse_restart(

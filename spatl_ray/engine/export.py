@@ -67,7 +67,7 @@ class Figures:
 
 
 def export_client(
-    folder: Path,
+    folder: str | Path,
     run_id: str,
     client: int,
     out: Path,
@@ -78,7 +78,7 @@ def export_client(
     """Write a client's smaller model and report.
 
     Args:
-        folder: the results folder.
+        folder: the results folder, or an address, from which the run is fetched.
         run_id: a finished run in it.
         client: which one.
         out: folder that is made; nothing of it stays if anything fails.

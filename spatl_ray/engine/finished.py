@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
+from spatl_ray.addresses import working_folder
 from spatl_ray.aggregation.masked import Weights
 from spatl_ray.algorithms.base import ClientView
 from spatl_ray.engine.aggregator import Aggregator
 from spatl_ray.engine.checks import fleet_of
+from spatl_ray.engine.fetch import fetch
 from spatl_ray.engine.folders import model_file, state_folder
 from spatl_ray.engine.messages import NEVER, Member
 from spatl_ray.engine.prepare import prepare
@@ -24,7 +26,7 @@ class FinishedRun:
     """Server and clients after the last round of a run.
 
     Args:
-        folder: the results folder.
+        folder: the results folder, or an address, from which the run is fetched.
         run_id: of the run.
 
     Raises:
@@ -37,7 +39,8 @@ class FinishedRun:
         data: the federated data set.
     """
 
-    def __init__(self, folder: Path, run_id: str) -> None:
+    def __init__(self, folder: str | Path, run_id: str) -> None:
+        fetch(folder, run_id)
         self.experiment, row = recorded(folder, run_id)
         if row["status"] != "finished":
             raise ResultsError(f"run {run_id!r} must have finished, got status {row['status']!r}")
@@ -67,7 +70,7 @@ class FinishedRun:
         experiment = self.experiment
         if not 0 <= client < experiment.clients:
             raise ConfigError(f"--client must be in [0, {experiment.clients}), got {client}")
-        folder = Path(experiment.results.folder)
+        folder = working_folder(experiment.results.folder)
         last = last_counted(folder, experiment.run_id, client)
         fleet = fleet_of(experiment)
         member = Member(

@@ -6,8 +6,8 @@ import shutil
 import zlib
 from collections.abc import Collection, Mapping
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
 
+from spatl_ray.addresses import below, is_address, working_folder
 from spatl_ray.config import Experiment
 from spatl_ray.engine.bookkeeping import origin_of
 
@@ -16,7 +16,7 @@ def state_folder(experiment: Experiment) -> Path:
     """Where client states of a run lie."""
     given, name = experiment.engine.state_folder, f"run_id={experiment.run_id}"
     if given is None:
-        return Path(experiment.results.folder).absolute() / "states" / name
+        return working_folder(experiment.results.folder) / "states" / name
     return _elsewhere(experiment, given)
 
 
@@ -54,7 +54,7 @@ def node_folders(seen: Mapping[str, Collection[str]]) -> dict[str, str]:
 
 def model_file(experiment: Experiment) -> Path:
     """Where the server's arrays lie after a run."""
-    folder = Path(experiment.results.folder).absolute()
+    folder = working_folder(experiment.results.folder)
     return folder / "models" / f"run_id={experiment.run_id}" / "server.safetensors"
 
 
@@ -63,16 +63,18 @@ def checkpoint_folder(experiment: Experiment) -> str:
     given = experiment.checkpoints.folder
     if given is None:
         name = f"run_id={experiment.run_id}"
-        return str(Path(experiment.results.folder).absolute() / "checkpoints" / name)
-    if "://" not in given:
+        results = experiment.results.folder
+        if is_address(results):
+            return below(results, "checkpoints", name)
+        return str(working_folder(results) / "checkpoints" / name)
+    if not is_address(given):
         return str(_elsewhere(experiment, given))
-    place = urlsplit(given)
-    return urlunsplit(place._replace(path=f"{place.path.rstrip('/')}/{_name(experiment)}"))
+    return below(given, _name(experiment))
 
 
 def profile_file(experiment: Experiment) -> Path:
     """Where a profiled run leaves its trace."""
-    return Path(experiment.results.folder).absolute() / "profiles" / f"{experiment.run_id}.json"
+    return working_folder(experiment.results.folder) / "profiles" / f"{experiment.run_id}.json"
 
 
 def remove_leftovers(experiment: Experiment) -> None:

@@ -12,6 +12,7 @@ from functools import wraps
 from pathlib import Path
 from typing import Any, TypeVar, cast
 
+from spatl_ray.addresses import is_address, working_folder
 from spatl_ray.engine.bookkeeping import bookkeeping
 from spatl_ray.errors import ResultsError
 
@@ -60,10 +61,11 @@ def alone_with_run(start: Start) -> Start:
     """Of a function of a results folder and a run id: one that has the run for itself meanwhile."""
 
     @wraps(start)
-    def locked(folder: Path, run_id: str, **options: Any) -> Any:
-        if not (folder / "runs" / f"run_id={run_id}").exists():
+    def locked(folder: str | Path, run_id: str, **options: Any) -> Any:
+        here = working_folder(folder)
+        if not is_address(folder) and not (here / "runs" / f"run_id={run_id}").exists():
             return start(folder, run_id, **options)  # says that there is no such run
-        with alone(folder, run_id):
+        with alone(here, run_id):
             return start(folder, run_id, **options)
 
     return cast(Start, locked)

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from spatl_ray import faults
+from spatl_ray.addresses import full_name, working_folder
 from spatl_ray.config import Experiment
 from spatl_ray.config.base import NonNegative, Strict
 from spatl_ray.data.federated import FederatedData
@@ -19,26 +20,27 @@ from spatl_ray.errors import ResultsError, StateError
 from spatl_ray.results.inventory import refuse_lost_rows
 from spatl_ray.results.mappings import mapping_of, text_of
 from spatl_ray.results.reader import read_run
+from spatl_ray.results.remote import Remote
 
 Amount = Annotated[int, Field(ge=0)]
 
 
-def recorded(folder: Path, run_id: str) -> tuple[Experiment, Mapping[str, Any]]:
+def recorded(folder: str | Path, run_id: str) -> tuple[Experiment, Mapping[str, Any]]:
     """The experiment of a run, and its row of table `runs`.
 
     Args:
-        folder: the results folder, wherever it lies now.
+        folder: the results folder, wherever it lies now, or an address whose run was fetched.
         run_id: of the run.
 
     Raises:
         ResultsError: there is no such run, its row is damaged or of another version, or a file that
             decides its numbers has changed since.
     """
-    row = read_run(folder, run_id)
+    row = read_run(working_folder(folder), run_id)
     for column in ("status", "data_fingerprint"):
         text_of(row, run_id, column)
     config = _config(row, run_id)
-    results = config.results.model_copy(update={"folder": str(folder)})
+    results = config.results.model_copy(update={"folder": full_name(folder)})
     experiment = config.model_copy(update={"results": results})
     if experiment.run_id != run_id:
         raise ResultsError(
@@ -110,6 +112,7 @@ class BrokenOff:
         checkpoint: to go on from; None begins again.
         faults: what is wrong with newer checkpoints.
         fingerprint: of the workers that it began with; None accepts others.
+        remote: where its results are, if that is at an address.
     """
 
     run_id: str
@@ -117,6 +120,7 @@ class BrokenOff:
     checkpoint: Checkpoint | None
     faults: Sequence[str] = ()
     fingerprint: str | None = None
+    remote: Remote | None = None
 
     @property
     def first(self) -> int:
@@ -147,5 +151,5 @@ class BrokenOff:
                 f"{self.data_fingerprint}), got others ({data.fingerprint}); --force goes on anyway"
             )
         if self.checkpoint is not None:
-            folder = Path(experiment.results.folder).absolute()
+            folder = working_folder(experiment.results.folder)
             refuse_lost_rows(folder, self.run_id, self.first, self.checkpoint.facts.get("rows", {}))

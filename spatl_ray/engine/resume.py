@@ -15,10 +15,11 @@ from spatl_ray.engine.environment import software
 from spatl_ray.engine.keeper import checkpoints_of
 from spatl_ray.engine.lock import alone_with_run
 from spatl_ray.engine.recorded import BrokenOff, recorded
-from spatl_ray.engine.rounds import RunSummary
 from spatl_ray.engine.run import carry_out
+from spatl_ray.engine.summary import RunSummary
 from spatl_ray.errors import ConfigError, ResultsError
 from spatl_ray.results.mappings import mapping_of
+from spatl_ray.results.remote import remote_of
 
 LOCAL = "local"
 """The address of a Ray that is started on this machine."""
@@ -26,7 +27,7 @@ LOCAL = "local"
 
 @alone_with_run
 def resume(
-    folder: Path,
+    folder: str | Path,
     run_id: str,
     *,
     dataset: Dataset | None = None,
@@ -41,7 +42,7 @@ def resume(
     off, bit for bit. Rows after the checkpoint are written again.
 
     Args:
-        folder: the results folder.
+        folder: the results folder, or an address, from which the run is fetched.
         run_id: of the run.
         dataset: the same data in memory that `run` was given.
         callbacks: told about progress.
@@ -55,7 +56,10 @@ def resume(
             data are others than before, an address is given to a run without Ray, its checkpoints cannot
             be read, or clients' states are lost.
     """
-    experiment, row = recorded(folder.absolute(), run_id)
+    if (remote := remote_of(folder, run_id)) is not None:
+        remote.check()
+        remote.pull()
+    experiment, row = recorded(folder, run_id)
     if row["status"] == "finished":
         raise ResultsError(f"run {run_id!r} must not have finished, got status 'finished'")
     if address is not None:
@@ -67,7 +71,7 @@ def resume(
         refuse_restart(experiment, checkpoint, faults)
     fingerprint = None if force else row["data_fingerprint"]
     arithmetic = None if force else row["fingerprint"]
-    broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults, arithmetic)
+    broken_off = BrokenOff(run_id, fingerprint, checkpoint, faults, arithmetic, remote)
     return carry_out(experiment, dataset, callbacks, backend, broken_off)
 
 

@@ -9,8 +9,8 @@ from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, field
 from datetime import UTC, datetime
 from functools import partial
-from pathlib import Path
 
+from spatl_ray.addresses import full_name
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.federated import FederatedData
@@ -32,6 +32,7 @@ from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.schedule import sample_panel
 from spatl_ray.engine.server_file import save_server
 from spatl_ray.engine.signals import HeldSignals
+from spatl_ray.engine.summary import RunSummary
 from spatl_ray.errors import EngineError, LostError, SpatlError
 from spatl_ray.results.writer import ResultsWriter
 from spatl_ray.training.schedule import learning_rate
@@ -41,23 +42,6 @@ MOST_LOSSES = 3
 
 LOST_ROUNDS = 3
 """Rounds in a row in which every client failed, after which a run that had begun well ends."""
-
-
-@dataclass(frozen=True)
-class RunSummary:
-    """What a run leaves.
-
-    Attributes:
-        run_id: its name in the results.
-        folder: the results folder.
-        status: finished or interrupted.
-        last_round: the last row of table `rounds`, empty if no round ended.
-    """
-
-    run_id: str
-    folder: Path
-    status: str
-    last_round: rows.Row
 
 
 def _recorded(problem: BaseException) -> str:
@@ -169,8 +153,8 @@ class Rounds:
             raise
         finally:
             self._close(status, error)
-        folder = Path(self.experiment.results.folder).absolute()
-        return RunSummary(self._run_id, folder, status, self.last)
+        results = full_name(self.experiment.results.folder)
+        return RunSummary(self._run_id, results, status, self.last)
 
     def _close(self, status: str, error: str | None) -> None:
         """Close the results and tell how the run ended."""
@@ -186,6 +170,9 @@ class Rounds:
             with suppress(SpatlError):  # of a backend that has failed
                 self._profile.take(self.backend.spans)
             self._profile.write(profile_file(self.experiment))
+            if status != "failed":
+                with suppress(SpatlError):  # rows are there; this is of what came after them
+                    self.writer.push()
 
     def _all_rounds(self) -> None:
         for callback in self.callbacks:

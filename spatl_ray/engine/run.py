@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import torch
 
+from spatl_ray.addresses import working_folder
 from spatl_ray.callbacks import Callback
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset
@@ -21,11 +21,13 @@ from spatl_ray.engine.keeper import checkpoints_of
 from spatl_ray.engine.lock import alone
 from spatl_ray.engine.prepare import make_backend, prepare, refuse_mixed
 from spatl_ray.engine.recorded import BrokenOff
-from spatl_ray.engine.rounds import Rounds, RunSummary
+from spatl_ray.engine.rounds import Rounds
 from spatl_ray.engine.signals import HeldSignals
+from spatl_ray.engine.summary import RunSummary
 from spatl_ray.errors import ConfigError
 from spatl_ray.loggers.named import Given
 from spatl_ray.loggers.registry import make_loggers
+from spatl_ray.results.remote import Remote, remote_of
 from spatl_ray.results.writer import ResultsWriter
 
 
@@ -73,13 +75,26 @@ def carry_out(
     listeners = [Given(callback) for callback in callbacks]
     if dataset is not None:
         experiment = with_memory(experiment, dataset)
+    remote = _remote(experiment, broken_off)
     _say(listeners, "loading data")
     data, blueprint = prepare(experiment, dataset)
     if broken_off is not None:
         broken_off.check(experiment, data)
-        return _carried_out(experiment, data, blueprint, listeners, backend, broken_off)
-    with alone(Path(experiment.results.folder), experiment.run_id):
-        return _carried_out(experiment, data, blueprint, listeners, backend, None)
+        return _carried_out(experiment, data, blueprint, listeners, backend, broken_off, remote)
+    with alone(working_folder(experiment.results.folder), experiment.run_id):
+        if remote is not None:
+            remote.begin()
+        return _carried_out(experiment, data, blueprint, listeners, backend, None, remote)
+
+
+def _remote(experiment: Experiment, broken_off: BrokenOff | None) -> Remote | None:
+    """Where the results go besides, if they are at an address; it can be written."""
+    if broken_off is not None:
+        return broken_off.remote
+    remote = remote_of(experiment.results.folder, experiment.run_id)
+    if remote is not None:
+        remote.check()
+    return remote
 
 
 def _carried_out(
@@ -89,14 +104,16 @@ def _carried_out(
     listeners: Sequence[Callback],
     backend: Backend | None,
     broken_off: BrokenOff | None,
+    remote: Remote | None,
 ) -> RunSummary:
     """A run that no other process works on, once it is known what it is of."""
     writer = ResultsWriter(
-        Path(experiment.results.folder).absolute(),
+        working_folder(experiment.results.folder),
         experiment.run_id,
         overwrite=experiment.results.overwrite,
         flush_seconds=experiment.results.flush_seconds,
         resume_at=None if broken_off is None else broken_off.first,
+        remote=remote,
     )
     if broken_off is None:
         note_origin(experiment)

@@ -5,11 +5,11 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from spatl_ray.addresses import working_folder
 from spatl_ray.callbacks import Callback, Row
 from spatl_ray.config import Experiment
 from spatl_ray.errors import ConfigError
@@ -54,7 +54,7 @@ class TensorBoard(Callback):
         from torch.utils.tensorboard import SummaryWriter
         from torch.utils.tensorboard.summary import hparams
 
-        folder = Path(self._results.folder).absolute() / "tensorboard" / f"run_id={run_id}"
+        folder = working_folder(self._results.folder) / "tensorboard" / f"run_id={run_id}"
         if folder.exists():
             shutil.rmtree(folder)
         self._writer = SummaryWriter(folder, flush_secs=self._results.flush_seconds)

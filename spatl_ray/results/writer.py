@@ -17,6 +17,7 @@ from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
 from spatl_ray.results.columns import Row, build
 from spatl_ray.results.inventory import Inventory
+from spatl_ray.results.remote import Remote
 from spatl_ray.results.schema import KEYS, TABLES, file_schema
 
 _ROW_TABLES = tuple(table for table in TABLES if table != "runs")
@@ -52,6 +53,7 @@ class ResultsWriter:
         overwrite: replace a run of this id; its rows go when `start` is called.
         flush_seconds: rows wait for the first new round after this time.
         resume_at: continue a run of this id: keep its rows before this round.
+        remote: where the rows go besides, if the folder is a working copy of what is at an address.
 
     Raises:
         ResultsError: the id is no name, the run is already there (or, to be resumed, is not), or
@@ -66,11 +68,14 @@ class ResultsWriter:
         overwrite: bool = False,
         flush_seconds: float = 10.0,
         resume_at: int | None = None,
+        remote: Remote | None = None,
     ) -> None:
         self._folder = Path(folder)
         self._run_id = run_id
         self._resume_at = resume_at
         self._flush_seconds = flush_seconds
+        self._remote = remote
+        self._name = remote.address if remote else str(folder)
         self._run: dict[str, object] | None = None
         self._waiting: dict[str, _Waiting] = {}
         self._last_round = 0
@@ -102,6 +107,7 @@ class ResultsWriter:
         self._clear(row)
         self._run = row
         self._write_run(row)
+        self.push()
 
     def add(self, table: str, rows: Sequence[Row]) -> None:
         """Take rows of rounds, clients, layers or events; they are on disk after the next flush.
@@ -139,7 +145,17 @@ class ResultsWriter:
             rows = files.add(new, path, KEYS.get(table, ()), waiting.before)
             self._inventory.wrote(table, path, rows)
             del self._waiting[table]
+        self.push()
         self._flushed = time.monotonic()
+
+    def push(self) -> None:
+        """Bring the run's files to where they go besides, if there is such a place.
+
+        Raises:
+            ResultsError: they cannot be written there.
+        """
+        if self._remote is not None:
+            self._remote.push()
 
     def rows(self) -> dict[str, int]:
         """The number of rows on disk, by table."""
@@ -152,6 +168,7 @@ class ResultsWriter:
         for table in _ROW_TABLES:
             files.rewind(self._place(table), round_)
             self._inventory.look(table)
+        self.push()
         self._last_round = self._last_event_round = round_
 
     def finish(self, status: str, error: str | None = None) -> None:
@@ -182,6 +199,7 @@ class ResultsWriter:
                 raise
             return
         self._write_run(row)
+        self.push()
         self._run = None
 
     def _say_failed(self, row: Mapping[str, object], error: str | None) -> None:
@@ -196,6 +214,7 @@ class ResultsWriter:
         for table in _ROW_TABLES:
             files.compact(self._place(table))
             self._inventory.compacted(table)
+        self.push()
 
     def _enter(self, table: str, rows: Sequence[Row]) -> int:
         """Take note of the rows' rounds, flush or rewind as they tell; return their first round."""
@@ -224,11 +243,12 @@ class ResultsWriter:
 
     def _check_free(self, overwrite: bool) -> None:
         taken = any(files.is_taken(self._place(table)) for table in TABLES)
+        taken = taken or (self._remote is not None and self._remote.is_taken())
         if self._resume_at is not None and not taken:
-            raise ResultsError(f"there is no run {self._run_id!r} to resume in {self._folder}")
+            raise ResultsError(f"there is no run {self._run_id!r} to resume in {self._name}")
         if taken and self._resume_at is None and not overwrite:
             raise ResultsError(
-                f"run {self._run_id!r} is already in {self._folder}: take "
+                f"run {self._run_id!r} is already in {self._name}: take "
                 "results.overwrite=true, another name or another results.folder; "
                 "spatl resume goes on with one that was broken off"
             )
@@ -253,7 +273,7 @@ class ResultsWriter:
         (fingerprint,) = before["data_fingerprint"].to_pylist()
         if fingerprint != row["data_fingerprint"]:
             raise ResultsError(
-                f"run {self._run_id!r} in {self._folder} is one of other data (fingerprint "
+                f"run {self._run_id!r} in {self._name} is one of other data (fingerprint "
                 f"{fingerprint}, not {row['data_fingerprint']}): give this one another name"
             )
 

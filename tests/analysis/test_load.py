@@ -13,6 +13,7 @@ import pytest
 
 import analysis.load
 from analysis.load import LoadError, each_run, load, run_ids
+from analysis.places import Place, place_of
 from spatl_ray.results.schema import SCHEMA_VERSION, TABLES, file_schema
 
 WriteRun = Callable[..., Path]
@@ -152,11 +153,11 @@ def test_files_that_a_compaction_removes_meanwhile_are_looked_up_again(
     tmp_path: Path, write_run: WriteRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     write_run(tmp_path, "a")
-    run = tmp_path / "rounds" / "run_id=a"
+    run = place_of(tmp_path / "rounds" / "run_id=a")
     looked_up = analysis.load._files
     gone = [run / "round-000009.parquet"]
 
-    def with_a_vanished_file(place: Path) -> list[Path]:
+    def with_a_vanished_file(place: Place) -> list[Place]:
         return looked_up(place) + (gone[:1] and [gone.pop()] if place == run else [])
 
     monkeypatch.setattr(analysis.load, "_files", with_a_vanished_file)

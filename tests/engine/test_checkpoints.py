@@ -3,12 +3,9 @@
 from __future__ import annotations
 
 import json
-import socket
 import subprocess
 import sys
-import time
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -43,37 +40,6 @@ def equal(one: Checkpoint, other: Checkpoint) -> bool:
     return one.round == other.round and facts == {
         k: v for k, v in other.facts.items() if k != "round"
     }
-
-
-@pytest.fixture
-def s3(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """A bucket of a real S3 protocol server."""
-    monkeypatch.setenv("AWS_ACCESS_KEY_ID", "testing")
-    monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "testing")
-    monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    program = Path(sys.executable).with_name("moto_server")
-    command = [str(program), "-H", "127.0.0.1", "-p", str(port)]
-    with (tmp_path / "s3.log").open("wb") as log:
-        process = subprocess.Popen(command, stdout=log, stderr=log)
-    query = f"endpoint_override=127.0.0.1:{port}&scheme=http&region=us-east-1&allow_bucket_creation=true"
-    try:
-        before = time.monotonic()
-        while True:
-            try:
-                files, _ = fs.FileSystem.from_uri(f"s3://bucket?{query}")
-                files.create_dir("bucket")
-                break
-            except OSError:
-                assert process.poll() is None
-                assert time.monotonic() - before < 60
-                time.sleep(0.2)
-        yield f"s3://bucket/some/where?{query}"
-    finally:
-        process.terminate()
-        process.wait(30)
 
 
 def test_what_is_saved_is_loaded(tmp_path: Path) -> None:
@@ -206,8 +172,8 @@ def test_a_full_disk_leaves_the_last_one(tmp_path: Path) -> None:
 
 
 @pytest.mark.integration
-def test_a_run_goes_on_from_s3(tmp_path: Path, s3: str) -> None:
-    place = {"folder": s3}
+def test_a_run_goes_on_from_s3(tmp_path: Path, bucket: str) -> None:
+    place = {"folder": bucket}
     experiment = experiment_of(tmp_path / "here", "scaffold", checkpoints=place)
     broken_off(experiment, after=4)
     files = Checkpoints(checkpoint_folder(experiment), 2)

@@ -15,6 +15,7 @@ from client_rounds import committed
 from safetensors.numpy import load_file
 
 from spatl_ray import config
+from spatl_ray.addresses import working_folder
 from spatl_ray.algorithms.base import Algorithm, ClientView
 from spatl_ray.algorithms.registry import ALGORITHMS
 from spatl_ray.algorithms.spatl import Spatl
@@ -53,7 +54,7 @@ def small(folder: Path, algorithm: Mapping[str, Any], **overrides: Any) -> Exper
 
 def everything(experiment: Experiment) -> dict[str, Any]:
     """Server arrays, all client states and all unmeasured columns of a finished run."""
-    folder, run_id = Path(experiment.results.folder), experiment.run_id
+    folder, run_id = working_folder(experiment.results.folder), experiment.run_id
     found: dict[str, Any] = dict(
         load_file(folder / "models" / f"run_id={run_id}" / "server.safetensors")
     )

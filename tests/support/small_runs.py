@@ -24,7 +24,7 @@ from spatl_ray.data.federated import federate
 from spatl_ray.data.memory import with_memory
 from spatl_ray.engine.backend import SerialBackend
 from spatl_ray.engine.folders import state_folder
-from spatl_ray.engine.rounds import RunSummary
+from spatl_ray.engine.summary import RunSummary
 from spatl_ray.experiments import experiment_from
 from spatl_ray.federation.sampler import Draw, Sampler
 from spatl_ray.selection.candidate import Candidate

@@ -95,6 +95,11 @@ def test_every_shipped_grid_can_be_read(path: Path) -> None:
         ("seed: [0, 1]", "seed: [2020-01-01]", "seed must be made of numbers, texts, true"),
         ("seed: [0, 1]", "seed: [[2020-01-01]]", "got date 2020-01-01; write it in quotes"),
         ("{rounds: 2}", "{rounds: 2020-01-01}", "rounds must be made of numbers, texts, true"),
+        (
+            "{rounds: 2}",
+            "{results.folder: 's3://bucket/x'}",
+            "results.folder must be a folder in a search or a sweep",
+        ),
         ("{rounds: 2}", "{5: 2}", "a key must be the name of a field, or of several with commas"),
         ("seed: [0, 1]", "5: [0, 1]", "with commas between, got 5"),
         ("seed: [0, 1]", "on: [0, 1]", "with commas between, got True"),

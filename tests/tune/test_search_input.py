@@ -33,6 +33,10 @@ def refused(
         (["data.split={train: 0.7, validation: 0, test: 0.3}"], "data.split.validation must be"),
         (["training.lrr=1"], "training.lrr is no field of training; did you mean training.lr"),
         (["model=mlpp"], "model.name must be one of"),
+        (
+            ["results.folder=s3://bucket/x"],
+            "results.folder must be a folder in a search or a sweep",
+        ),
         (["--search", "grid"], "training.lr must say into how many values a grid cuts it"),
         (["--name", "so so"], "--name must be made of letters"),
         (["--name", ".."], "and not be . or .., got '..'"),
