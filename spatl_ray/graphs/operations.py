@@ -44,7 +44,7 @@ MODULES: Mapping[str, tuple[type[nn.Module], ...]] = {
 
 BINARY = ("add", "sub", "mul", "iadd", "isub", "imul")
 """Elementwise on two tensors, or on one and a number."""
-IN_PLACE = ("iadd", "isub", "imul", "itruediv")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow")
 """The operator module's functions that change their first argument."""
 FRESH = ("conv", "depthwise", "linear", "norm", "add", "concat", "pad")
 """Kinds that give a new tensor, unless they work in place; others may give a view of their input."""

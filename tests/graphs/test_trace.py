@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -214,6 +215,33 @@ def test_what_changes_a_tensor_in_place_is_kept() -> None:
     with torch.no_grad():
         assert torch.equal(traced.graph.module(x), traced.model.module(x))
     assert "exp" not in [n.name for n in traced.graph.nodes]
+
+
+@pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"])
+def test_statements_change_a_tensor_that_others_read(name: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        y = getattr(operator, name)(x, 3)
+        return self.again(x) + y
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3), again=nn.Conv2d(4, 4, 1))
+    x = traced.samples(2)
+    with torch.no_grad():
+        assert torch.equal(traced.graph.module(x), traced.model.module(x))
+    assert traced.labels("encoder.conv") == [-1] * 4
+
+
+def test_statements_leave_sizes_alone() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        samples = doubled = x.size(0)
+        doubled *= 2
+        return torch.cat([x, x]).view(doubled, 4, -1, 1)[:samples]
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3))
+    x = traced.samples(3)
+    with torch.no_grad():
+        assert torch.equal(traced.graph.module(x), traced.model.module(x))
 
 
 def test_layers_without_a_group_have_none() -> None:
