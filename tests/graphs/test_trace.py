@@ -159,6 +159,25 @@ def test_operations_of_functions_and_of_transposed_convolutions() -> None:
     assert sum(n.parameters for n in graph.nodes) == 18 + 27 + 12 + 40
 
 
+PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "attention": lambda self, x: (x.flatten(2) @ x.flatten(2).transpose(1, 2)) @ x.flatten(2),
+    "batches": lambda self, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
+    "sums": lambda self, x: torch.einsum("nchw,ndhw->ncd", x, x),
+    "transposed": lambda self, x: functional.conv_transpose2d(x, self.other.weight).flatten(2),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return PRODUCTS[name](self, self.conv(x)).mean(2)
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3), other=nn.Conv2d(4, 4, 3))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        traced.model.module(traced.samples(1))
+    assert sum(n.flops for n in traced.graph.nodes) == counter.get_total_flops()
+
+
 def test_tracing_leaves_the_module_as_it_was() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         return functional.dropout(self.conv(x), 0.5, self.training) + torch.arange(16.0)
