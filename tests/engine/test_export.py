@@ -6,6 +6,7 @@ import io
 import json
 import pickle
 import pickletools
+import signal
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -276,6 +277,21 @@ def test_a_place_that_cannot_be_written_is_refused(agent_run: Experiment, tmp_pa
     with pytest.raises(ConfigError, match="--out must be a place that can be written, got "):
         exported(agent_run, tmp_path / "file" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing(agent_run: Experiment, tmp_path: Path) -> None:
+    """A limit on the size of files stands for it: writing fails in the middle of one."""
+    resource = pytest.importorskip("resource")  # not on Windows
+    before = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
+    try:
+        with pytest.raises(ConfigError, match="--out must be a place that can be written, got "):
+            exported(agent_run, tmp_path / "out", episodes=0)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, before)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Stop(Callback):
