@@ -235,6 +235,29 @@ def test_bad_input_is_named(
 
 
 @pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["model={name: vgg11, options: {width: 2}}", "training.lr=1e6"],
+            "training.lr must be so that every network stays finite, got 1e+06, with which network 0 "
+            "(vgg11) diverged",
+        ),
+        (
+            ["prior=1e300"],
+            "learning_rate, prior and sigma must be so that the agent stays finite, got 0.001, 1e+300",
+        ),
+    ],
+)
+def test_what_diverges_ends_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "own.safetensors"
+    assert main(["pretrain-agent", *SMALL, *arguments, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.glob("own.*")) in ([], [tmp_path / "own.checkpoints"])
+
+
+@pytest.mark.parametrize(
     ("out", "message"),
     [
         ("file/agent.safetensors", "--out must be a place that can be written, got "),
