@@ -6,7 +6,6 @@ import io
 import json
 import pickle
 import pickletools
-import signal
 import struct
 import zipfile
 from collections.abc import Mapping
@@ -17,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_files import files_of_at_most
 from small_runs import small
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -280,17 +280,11 @@ def test_a_place_that_cannot_be_written_is_refused(agent_run: Experiment, tmp_pa
 
 
 def test_a_full_disk_leaves_nothing(agent_run: Experiment, tmp_path: Path) -> None:
-    """A limit on the size of files stands for it: writing fails in the middle of one."""
-    resource = pytest.importorskip("resource")  # not on Windows
-    before = resource.getrlimit(resource.RLIMIT_FSIZE)
-    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2_000, before[1]))
-    try:
-        with pytest.raises(ConfigError, match="--out must be a place that can be written, got "):
-            exported(agent_run, tmp_path / "out", episodes=0)
-    finally:
-        resource.setrlimit(resource.RLIMIT_FSIZE, before)
-        signal.signal(signal.SIGXFSZ, handler)
+    with (
+        files_of_at_most(2_000),
+        pytest.raises(ConfigError, match="--out must be a place that can be written, got "),
+    ):
+        exported(agent_run, tmp_path / "out", episodes=0)
     assert list(tmp_path.iterdir()) == []
 
 
