@@ -11,6 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
+from io import BytesIO
 from pathlib import Path
 
 import torch
@@ -254,24 +255,40 @@ class _Smaller:
 
 
 def _write(out: Path, network: nn.Module, spec: SampleSpec, report: Mapping[str, object]) -> None:
-    """All files, or none."""
-    dtype = next(network.parameters()).dtype
-    program = torch.export.export(
-        network,
-        (blank(spec, 2, dtype),),
-        dynamic_shapes=({0: torch.export.Dim("batch")},),
-    )
+    """All files, or none.
+
+    Raises:
+        ConfigError: they cannot be written, such as to a full disk.
+    """
+    tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
+    files = {
+        "model.pt2": _program(network, spec),
+        "model.safetensors": save(tensors),
+        "report.json": (json.dumps(report, indent=2) + "\n").encode(),
+    }
+    try:
+        out.parent.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
+            whole = Path(made) / out.name
+            whole.mkdir()
+            for name, data in files.items():
+                (whole / name).write_bytes(data)
+            shutil.move(whole, out)
+    except OSError as error:
+        raise ConfigError(
+            f"--out must be a place that can be written, got {str(out)!r}: {error}"
+        ) from error
+
+
+def _program(network: nn.Module, spec: SampleSpec) -> bytes:
+    """A torch.export program for any batch; in memory, as torch ends the process if a disk is full."""
+    sample = blank(spec, 2, next(network.parameters()).dtype)
+    sizes = ({0: torch.export.Dim("batch")},)
+    program = torch.export.export(network, (sample,), dynamic_shapes=sizes)
     program.example_inputs = None  # torch would pickle them, and nobody needs them
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=out.parent, prefix=f".{out.name}-") as made:
-        whole = Path(made) / out.name
-        whole.mkdir()
-        torch.export.save(program, whole / "model.pt2")
-        tensors = {name: value.contiguous() for name, value in network.state_dict().items()}
-        (whole / "model.safetensors").write_bytes(save(tensors))
-        text = json.dumps(report, indent=2) + "\n"
-        (whole / "report.json").write_text(text, encoding="utf-8")
-        shutil.move(whole, out)
+    saved = BytesIO()
+    torch.export.save(program, saved)
+    return saved.getvalue()
 
 
 def report_text(rows: Sequence[Figures]) -> str:

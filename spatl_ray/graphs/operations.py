@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import operator
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor, fx, nn
+from torch import fx, nn
 from torch.nn import functional
 
 CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
-LAYER_FUNCTIONS = (torch.conv1d, torch.conv2d, torch.conv3d, functional.linear)
 POOLS = tuple(
     getattr(nn, f"{kind}Pool{d}d")
     for kind in ("Max", "Avg", "AdaptiveMax", "AdaptiveAvg")
@@ -44,7 +42,7 @@ MODULES: Mapping[str, tuple[type[nn.Module], ...]] = {
 
 BINARY = ("add", "sub", "mul", "iadd", "isub", "imul")
 """Elementwise on two tensors, or on one and a number."""
-IN_PLACE = ("iadd", "isub", "imul", "itruediv")
+IN_PLACE = ("iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow")
 """The operator module's functions that change their first argument."""
 FRESH = ("conv", "depthwise", "linear", "norm", "add", "concat", "pad")
 """Kinds that give a new tensor, unless they work in place; others may give a view of their input."""
@@ -177,31 +175,6 @@ def spatial_steps(node: fx.Node) -> tuple[int, ...] | None:
         return None
     steps = [i.step if isinstance(i.step, int) else 1 for i in rest if isinstance(i, slice)]
     return tuple(steps)
-
-
-def layer_flops(called: Any, arguments: Sequence[Any], output: Tensor) -> int:
-    """Two operations a multiplication of a convolution, linear or recurrent layer; 0 for all else.
-
-    Each weight takes part once a position: of the output, of a transposed convolution's input, of a
-    recurrent layer's steps. As torch's own counter has it, which does not know all recurrent layers.
-
-    Args:
-        called: a module, or a function of torch.
-        arguments: what it was called with: the input, then a function's weight.
-        output: what it gave.
-    """
-    positions: int
-    if isinstance(called, nn.RNNBase):
-        positions = arguments[0].numel() // arguments[0].shape[-1]
-        return 2 * positions * sum(w.numel() for w in called.parameters() if w.dim() == 2)
-    if isinstance(called, TRANSPOSED):
-        positions = arguments[0].numel() // called.in_channels
-        return 2 * positions * called.weight.numel()
-    if not isinstance(called, (*CONVOLUTIONS, nn.Linear)) and called not in LAYER_FUNCTIONS:
-        return 0
-    weight: Any = called.weight if isinstance(called, nn.Module) else arguments[1]
-    positions = output.numel() // weight.shape[0]
-    return int(2 * positions * weight.numel())
 
 
 def argument(node: fx.Node, position: int, name: str, default: Any) -> Any:

@@ -12,8 +12,9 @@ from torch import Tensor, fx, nn
 
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.errors import ModelError, SpatlError
+from spatl_ray.graphs.flop_counter import FlopCounter
 from spatl_ray.graphs.graph import Graph, Node
-from spatl_ray.graphs.operations import is_in_place, kind_of, layer_flops, window
+from spatl_ray.graphs.operations import is_in_place, kind_of, window
 from spatl_ray.graphs.tracer import Tracer
 from spatl_ray.models.coupling import channel_groups
 from spatl_ray.models.split import PREDICTOR, SplitModel, blank
@@ -123,16 +124,13 @@ class _Measuring(fx.Interpreter):
 
     def run_node(self, n: fx.Node) -> Any:
         """Run one node."""
-        result = super().run_node(n)
+        with FlopCounter() as counter:
+            result = super().run_node(n)
         tensor = result[0] if isinstance(result, tuple) and result else result
-        if not isinstance(tensor, Tensor):
-            self.found[n.name] = _Measured((), 0.0)
-            return result
-        arguments, options = self.fetch_args_kwargs_from_env(n)
-        module = self.submodules[str(n.target)] if n.op == "call_module" else None
-        flops = layer_flops(module or n.target, [*arguments, *options.values()], tensor) / SAMPLES
-        shape = tuple(tensor.shape if n.op == "get_attr" else tensor.shape[1:])
-        self.found[n.name] = _Measured(shape, flops)
+        shape: tuple[int, ...] = ()
+        if isinstance(tensor, Tensor):
+            shape = tuple(tensor.shape if n.op == "get_attr" else tensor.shape[1:])
+        self.found[n.name] = _Measured(shape, counter.flops / SAMPLES)
         return result
 
 

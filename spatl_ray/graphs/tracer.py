@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, fx, nn
+
+from spatl_ray.graphs.operations import IN_PLACE
 
 QUERIES = frozenset(("size", "dim", "ndimension", "numel", "is_floating_point", "is_complex"))
 ATTRIBUTES = frozenset(("shape", "ndim", "dtype", "device", "is_cuda"))
@@ -22,6 +25,25 @@ def is_query(node: fx.Node) -> bool:
     if node.op == "call_method":
         return node.target in QUERIES
     return node.target is getattr and node.args[1] in ATTRIBUTES
+
+
+class _Proxy(fx.Proxy):
+    """Stands for a tensor, which `x += y` and the like change: torch.fx would note `x + y`."""
+
+
+def _in_place(name: str) -> Callable[[fx.Proxy, Any], Any]:
+    """The method of one of `operator`'s functions; sizes and the like are no tensors and stay."""
+
+    def method(self: fx.Proxy, other: Any) -> Any:
+        if self.tracer.is_common(self.node):  # type: ignore[attr-defined]
+            return NotImplemented
+        return self.tracer.create_proxy("call_function", getattr(operator, name), (self, other), {})
+
+    return method
+
+
+for _name in IN_PLACE:
+    setattr(_Proxy, f"__{_name}__", _in_place(_name))
 
 
 class Tracer(fx.Tracer):
@@ -42,6 +64,10 @@ class Tracer(fx.Tracer):
         self.failed = ""
         self._sample = sample
         self._running = False
+
+    def proxy(self, node: fx.Node) -> fx.Proxy:
+        """What stands for a node's output in a forward pass."""
+        return _Proxy(node, self)
 
     def create_args_for_root(
         self, root_fn: Callable[..., Any], is_module: bool, concrete_args: Any = None
@@ -71,7 +97,7 @@ class Tracer(fx.Tracer):
 
     def to_bool(self, obj: fx.Proxy) -> bool:
         """Decide a condition that does not depend on the samples' values."""
-        if not self._is_common(obj.node):
+        if not self.is_common(obj.node):
             return super().to_bool(obj)
         self._running = True
         try:
@@ -79,13 +105,13 @@ class Tracer(fx.Tracer):
         finally:
             self._running = False
 
-    def _is_common(self, node: fx.Node) -> bool:
+    def is_common(self, node: fx.Node) -> bool:
         """Whether a value is the same for all samples: it comes from queries and constants only."""
         if is_query(node):
             return True
         inputs = node.all_input_nodes
         is_called = node.op in ("call_function", "call_method")
-        return is_called and bool(inputs) and all(map(self._is_common, inputs))
+        return is_called and bool(inputs) and all(map(self.is_common, inputs))
 
     def _value(self, wanted: fx.Node) -> Any:
         """A node's value for the sample, by running the graph up to it."""

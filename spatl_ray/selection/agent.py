@@ -21,7 +21,7 @@ from torch.nn.functional import elu
 
 from spatl_ray import seeding
 from spatl_ray.config.agent import SHIPPED
-from spatl_ray.errors import ConfigError
+from spatl_ray.errors import ConfigError, ResultsError
 from spatl_ray.parameters import Array
 from spatl_ray.places import write_whole
 from spatl_ray.selection.features import FEATURES, FEATURES_VERSION, Topology
@@ -121,10 +121,16 @@ def save_agent(agent: Agent, path: Path, provenance: Mapping[str, object]) -> No
         agent: its weights.
         path: of the file; its folder is made.
         provenance: command, seed, data, versions, reward: what can be written as JSON.
+
+    Raises:
+        ResultsError: the file cannot be written.
     """
     tensors = {name: value.contiguous() for name, value in agent.state_dict().items()}
     metadata = {"format": FORMAT, "provenance": json.dumps(dict(provenance))}
-    write_whole(path, save(tensors, metadata))
+    try:
+        write_whole(path, save(tensors, metadata))
+    except OSError as error:
+        raise ResultsError(f"the agent {path} cannot be written: {error}") from error
 
 
 def load_agent(name: str) -> Agent:

@@ -52,9 +52,19 @@ class Checkpoints:
         return arrays, facts
 
     def write(self, name: str, arrays: Arrays, **facts: Any) -> None:
-        """Write arrays and facts (JSON); the file appears whole or not at all, also if the machine stops."""
-        data = packed(MAGIC, arrays, {"key": self.key, **facts})
-        write_whole(checkpoint_file(self.folder, name), data)
+        """Write arrays and facts (JSON); the file appears whole or not at all, also if the machine stops.
+
+        Raises:
+            StateError: it cannot be written; an earlier one stays.
+        """
+        path, data = (
+            checkpoint_file(self.folder, name),
+            packed(MAGIC, arrays, {"key": self.key, **facts}),
+        )
+        try:
+            write_whole(path, data)
+        except OSError as error:
+            raise StateError(f"the checkpoint {path} cannot be written: {error}") from error
 
 
 def checkpoint_file(folder: Path, name: str) -> Path:

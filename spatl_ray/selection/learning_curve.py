@@ -46,9 +46,11 @@ def save_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
 def draw_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     """Draw accuracy without fine-tuning over updates, as means over the last WINDOW updates.
 
+    The file appears whole or not at all.
+
     Args:
         rows: of `Pretrainer.curve`.
-        path: of the picture.
+        path: of the picture (PNG).
 
     Raises:
         ResultsError: the file cannot be written.
@@ -66,8 +68,10 @@ def draw_curve(rows: Sequence[Mapping[str, float]], path: Path) -> None:
     )
     axes.legend(frameon=False, ncols=2)
     axes.spines[["top", "right"]].set_visible(False)
+    file = BytesIO()
+    figure.savefig(file, format="png", dpi=150)
     try:
-        figure.savefig(path, dpi=150)
+        write_whole(path, file.getvalue())
     except OSError as error:
         raise ResultsError(f"the picture {path} cannot be written: {error}") from error
 

@@ -51,7 +51,6 @@ class Pretrainer:
     Raises:
         ConfigError: too few samples, or budgets that a network cannot meet.
         ModelError: a network that cannot be built or traced.
-        StateError: checkpoints of other options or data, or damaged ones.
 
     Attributes:
         curve: a row an update: its network and budget, the accuracies of its episodes, of the agent's
@@ -79,9 +78,13 @@ class Pretrainer:
         self.curve: list[Row] = []
 
     def run(self) -> Agent:
-        """Train both; what was done before is read."""
-        options = self.options
+        """Train both; what was done before is read.
 
+        Raises:
+            ConfigError: a network or the agent diverges.
+            StateError: checkpoints of other options or data, damaged ones, or no room for them.
+        """
+        options = self.options
         self.subjects = [self._subject(index) for index in range(len(options.models))]
         self.dense_accuracies = [_dense_accuracy(subject) for subject in self.subjects]
         agent = new_agent(options.seed)
@@ -123,6 +126,7 @@ class Pretrainer:
         for group in learner.optimizer.param_groups:
             group["lr"] = self.options.learning_rate * (1 - update / self.options.updates)
         learner.update(steps, environment.topology)
+        _check_finite(agent, self.options)
         equal = environment.decide(lambda _: np.zeros(environment.layers))
         own_choice = environment.decide(
             lambda seen: act(agent, seen, environment.topology, None)[0]
@@ -175,6 +179,15 @@ def _check_floor(options: Pretraining, model: Model, spec: SampleSpec) -> None:
         raise ConfigError(
             f"least_budget must be at least {floor:.4f}, which every layer of {model.name} at its least "
             f"keep ratio costs, got {options.least_budget:g}"
+        )
+
+
+def _check_finite(agent: Agent, options: Pretraining) -> None:
+    """Refuse to go on with an agent that no run could load."""
+    if not all(bool(torch.isfinite(each).all()) for each in agent.parameters()):
+        raise ConfigError(
+            "learning_rate, prior and sigma must be so that the agent stays finite, got "
+            f"{options.learning_rate:g}, {options.prior:g} and {options.sigma:g}: it diverged"
         )
 
 

@@ -12,6 +12,7 @@ from torch import Tensor
 from spatl_ray import seeding
 from spatl_ray.config import Model, Pretraining
 from spatl_ray.data.dataset import Dataset, SampleSpec
+from spatl_ray.errors import ConfigError
 from spatl_ray.graphs.coupling import Scores
 from spatl_ray.graphs.trace import trace
 from spatl_ray.models.coupling import channel_groups
@@ -85,6 +86,7 @@ def train_subject(
         device: on which it is trained and scored.
 
     Raises:
+        ConfigError: the network diverges.
         ModelError: a network that cannot be built or traced.
         StateError: a checkpoint that is damaged or of other options.
     """
@@ -151,10 +153,20 @@ def _trained(
             task = LocalTask(vector, phases=(Phase(epochs=1),))
             result = trainer.run(task, *samples, rate, seeding.generator(*key))
         vector = result.end
+        _check_finite(vector, options, network, result.loss)
         values = {"parameters": vector.parameters, "buffers": vector.buffers}
         checkpoints.write(name, values, epochs=epoch + 1)
         done(epoch + 1, epochs, result.loss)
     return vector
+
+
+def _check_finite(vector: ModelVector, options: Pretraining, network: int, loss: float) -> None:
+    """Refuse a network that nothing can be learnt on."""
+    if not (np.isfinite(vector.parameters).all() and np.isfinite(vector.buffers).all()):
+        raise ConfigError(
+            f"training.lr must be so that every network stays finite, got {options.training.lr:g}, with "
+            f"which network {network} ({options.models[network].name}) diverged, loss {loss:g}"
+        )
 
 
 def _taken(dataset: Dataset, rows: np.ndarray, device: str) -> tuple[Tensor, Tensor]:

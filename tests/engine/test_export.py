@@ -16,6 +16,7 @@ import numpy as np
 import pytest
 import torch
 from safetensors.torch import load_file
+from small_files import files_of_at_most
 from small_runs import small
 from torch.utils.flop_counter import FlopCounterMode
 
@@ -276,6 +277,15 @@ def test_a_place_that_cannot_be_written_is_refused(agent_run: Experiment, tmp_pa
     with pytest.raises(ConfigError, match="--out must be a place that can be written, got "):
         exported(agent_run, tmp_path / "file" / "out")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+def test_a_full_disk_leaves_nothing(agent_run: Experiment, tmp_path: Path) -> None:
+    with (
+        files_of_at_most(2_000),
+        pytest.raises(ConfigError, match="--out must be a place that can be written, got "),
+    ):
+        exported(agent_run, tmp_path / "out", episodes=0)
+    assert list(tmp_path.iterdir()) == []
 
 
 class Stop(Callback):

@@ -12,7 +12,8 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from spatl_ray.data.datasets import SampleSpec
-from spatl_ray.engine.flops import FORMULAS, training_flops
+from spatl_ray.engine.flops import training_flops
+from spatl_ray.graphs.flop_counter import FORMULAS
 from spatl_ray.models.flat import FlatModel
 
 pytestmark = pytest.mark.integration

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import operator
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
@@ -158,6 +159,25 @@ def test_operations_of_functions_and_of_transposed_convolutions() -> None:
     assert sum(n.parameters for n in graph.nodes) == 18 + 27 + 12 + 40
 
 
+PRODUCTS: dict[str, Callable[[Any, Tensor], Tensor]] = {
+    "attention": lambda self, x: (x.flatten(2) @ x.flatten(2).transpose(1, 2)) @ x.flatten(2),
+    "batches": lambda self, x: torch.bmm(x.flatten(2), x.flatten(2).transpose(1, 2)),
+    "sums": lambda self, x: torch.einsum("nchw,ndhw->ncd", x, x),
+    "transposed": lambda self, x: functional.conv_transpose2d(x, self.other.weight).flatten(2),
+}
+
+
+@pytest.mark.parametrize("name", PRODUCTS)
+def test_operations_are_those_that_torch_counts(name: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        return PRODUCTS[name](self, self.conv(x)).mean(2)
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3), other=nn.Conv2d(4, 4, 3))
+    with FlopCounterMode(display=False) as counter, torch.no_grad():
+        traced.model.module(traced.samples(1))
+    assert sum(n.flops for n in traced.graph.nodes) == counter.get_total_flops()
+
+
 def test_tracing_leaves_the_module_as_it_was() -> None:
     def forward(self: Any, x: Tensor) -> Tensor:
         return functional.dropout(self.conv(x), 0.5, self.training) + torch.arange(16.0)
@@ -214,6 +234,33 @@ def test_what_changes_a_tensor_in_place_is_kept() -> None:
     with torch.no_grad():
         assert torch.equal(traced.graph.module(x), traced.model.module(x))
     assert "exp" not in [n.name for n in traced.graph.nodes]
+
+
+@pytest.mark.parametrize("name", ["iadd", "isub", "imul", "itruediv", "ifloordiv", "imod", "ipow"])
+def test_statements_change_a_tensor_that_others_read(name: str) -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        y = getattr(operator, name)(x, 3)
+        return self.again(x) + y
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3), again=nn.Conv2d(4, 4, 1))
+    x = traced.samples(2)
+    with torch.no_grad():
+        assert torch.equal(traced.graph.module(x), traced.model.module(x))
+    assert traced.labels("encoder.conv") == [-1] * 4
+
+
+def test_statements_leave_sizes_alone() -> None:
+    def forward(self: Any, x: Tensor) -> Tensor:
+        x = self.conv(x)
+        samples = doubled = x.size(0)
+        doubled *= 2
+        return torch.cat([x, x]).view(doubled, 4, -1, 1)[:samples]
+
+    traced = own(forward, 4, conv=nn.Conv2d(1, 4, 3))
+    x = traced.samples(3)
+    with torch.no_grad():
+        assert torch.equal(traced.graph.module(x), traced.model.module(x))
 
 
 def test_layers_without_a_group_have_none() -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from environments import environment_of
 from flat_models import flatten, split_model
 from safetensors.torch import load_file, save_file
 
+from spatl_ray.config.agent import SHIPPED
 from spatl_ray.errors import ConfigError
 from spatl_ray.selection.agent import (
     FORMAT,
@@ -31,6 +33,22 @@ def test_one_agent_decides_for_networks_of_any_size(name: str) -> None:
     action, _, _ = act(new_agent(0), environment.start(), environment.topology, None)
     assert action.shape == (environment.layers,)
     assert np.isfinite(action).all()
+
+
+def test_a_decision_takes_less_than_five_milliseconds_of_one_core() -> None:
+    """About 1 ms; the process's own time, as others may use the machine."""
+    environment = environment_of(flatten(split_model("resnet20", width=4)), budget=0.5)
+    agent, seen, seconds = load_agent(SHIPPED), environment.start(), []
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        for _ in range(20):
+            start = time.process_time()
+            act(agent, seen, environment.topology, None)
+            seconds.append(time.process_time() - start)
+    finally:
+        torch.set_num_threads(threads)
+    assert np.median(seconds) < 5e-3
 
 
 def test_a_decision_depends_on_the_topology() -> None:

@@ -9,11 +9,12 @@ from typing import Any
 import pandas as pd
 import pytest
 import torch
+from small_files import files_of_at_most
 
 from spatl_ray.cli import main
 from spatl_ray.config import Pretraining
-from spatl_ray.errors import ConfigError, StateError
-from spatl_ray.selection.agent import SHIPPED, Agent, load_agent, provenance
+from spatl_ray.errors import ConfigError, ResultsError, StateError
+from spatl_ray.selection.agent import SHIPPED, Agent, load_agent, new_agent, provenance, save_agent
 from spatl_ray.selection.checkpoint import (
     Checkpoints,
     arrays_of,
@@ -21,6 +22,7 @@ from spatl_ray.selection.checkpoint import (
     optimizer_tensors,
     tensors_of,
 )
+from spatl_ray.selection.learning_curve import LINES, draw_curve, save_curve
 from spatl_ray.selection.pretrain import Pretrainer, Row
 from spatl_ray.selection.pretraining_run import pretraining_from
 
@@ -231,6 +233,58 @@ def test_bad_input_is_named(
     error = capsys.readouterr().err
     assert message in error
     assert "Traceback" not in error
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (
+            ["model={name: vgg11, options: {width: 2}}", "training.lr=1e6"],
+            "training.lr must be so that every network stays finite, got 1e+06, with which network 0 "
+            "(vgg11) diverged",
+        ),
+        (
+            ["prior=1e300"],
+            "learning_rate, prior and sigma must be so that the agent stays finite, got 0.001, 1e+300",
+        ),
+    ],
+)
+def test_what_diverges_ends_at_once(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], message: str
+) -> None:
+    out = tmp_path / "own.safetensors"
+    assert main(["pretrain-agent", *SMALL, *arguments, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert list(tmp_path.glob("own.*")) in ([], [tmp_path / "own.checkpoints"])
+
+
+@pytest.mark.parametrize(
+    ("most", "message"),
+    [
+        (1_000, "network-0.ckpt cannot be written"),
+        (200_000, "agent.ckpt cannot be written"),
+    ],
+)
+def test_a_full_disk_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], most: int, message: str
+) -> None:
+    out = tmp_path / "own.safetensors"
+    with files_of_at_most(most):
+        assert main(["pretrain-agent", *SMALL, "--out", str(out)]) == 2
+    assert message in capsys.readouterr().err
+    assert not out.exists()
+
+
+def test_an_agent_and_its_curve_do_not_fit(tmp_path: Path) -> None:
+    row = {"update": 0, **dict.fromkeys(LINES, 0.5)}
+    with files_of_at_most(1_000):
+        with pytest.raises(ResultsError, match=r"the agent .*own\.safetensors cannot be written"):
+            save_agent(new_agent(0), tmp_path / "own.safetensors", {})
+        with pytest.raises(ResultsError, match=r"the learning curve .* cannot be written"):
+            save_curve([row], tmp_path / "own.parquet")
+        with pytest.raises(ResultsError, match=r"the picture .* cannot be written"):
+            draw_curve([row], tmp_path / "own.png")
     assert list(tmp_path.iterdir()) == []
 
 
