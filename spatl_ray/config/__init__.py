@@ -13,6 +13,7 @@ from spatl_ray.config.algorithms import (
     FedNova,
     FedPer,
     FedProx,
+    FedRep,
     Inference,
     LocalOnly,
     OwnAlgorithm,
@@ -27,6 +28,8 @@ from spatl_ray.config.attack import (
     SignFlip,
 )
 from spatl_ray.config.base import (
+    EVERYTHING,
+    LATER,
     Count,
     Fraction,
     NonNegative,
@@ -91,6 +94,8 @@ from spatl_ray.config.training import (
 
 __all__ = [
     "BUILT_IN",
+    "EVERYTHING",
+    "LATER",
     "Agent",
     "Aggregation",
     "Algorithm",
@@ -120,6 +125,7 @@ __all__ = [
     "FedNova",
     "FedPer",
     "FedProx",
+    "FedRep",
     "Fraction",
     "Gaussian",
     "Iid",

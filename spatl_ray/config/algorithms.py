@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag, model_validator
 
 from spatl_ray.config.agent import Agent
-from spatl_ray.config.base import Fraction, NonNegative, Own, Positive, Strict, one_of, tag
+from spatl_ray.config.base import Count, Fraction, NonNegative, Own, Positive, Strict, one_of, tag
 
 
 class FedAvg(Strict):
@@ -36,6 +36,18 @@ class FedPer(Strict):
     """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together."""
 
     name: Literal["fedper"] = "fedper"
+    server_lr: Positive = 1.0
+
+
+class FedRep(Strict):
+    """FedRep: Collins et al., ICML 2021: shared body, local head, trained one after the other.
+
+    Attributes:
+        head_epochs: passes in which the head alone is trained; the body's are `training.epochs` (or `steps`).
+    """
+
+    name: Literal["fedrep"] = "fedrep"
+    head_epochs: Count = 10
     server_lr: Positive = 1.0
 
 
@@ -188,6 +200,7 @@ BUILT_IN = {
     "scaffold": Scaffold,
     "spatl": Spatl,
     "fedper": FedPer,
+    "fedrep": FedRep,
     "local_only": LocalOnly,
 }
 
@@ -199,6 +212,7 @@ Algorithm = Annotated[
     | Annotated[Scaffold, Tag("scaffold")]
     | Annotated[Spatl, Tag("spatl")]
     | Annotated[FedPer, Tag("fedper")]
+    | Annotated[FedRep, Tag("fedrep")]
     | Annotated[LocalOnly, Tag("local_only")]
     | Annotated[OwnAlgorithm, Tag("own")],
     Discriminator(tag),
