@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from spatl_ray.config.base import (
+    LATER,
     Count,
     Fraction,
     NonNegative,
@@ -153,6 +154,21 @@ class Wire(Strict):
     states: ValueType | None = None
 
 
+class Finetune(Strict):
+    """Local fine-tuning before evaluation (Yu, Bagdasaryan, Shmatikov, "Salvaging federated learning by local
+    adaptation", 2020).
+
+    Attributes:
+        epochs: passes over the client's training samples.
+        parts: what is trained: all, or the predictor alone.
+        lr: learning rate; None takes that of round 0.
+    """
+
+    epochs: Count = 1
+    parts: Literal["all", "predictor"] = "all"
+    lr: Positive | None = None
+
+
 class Evaluation(Strict):
     """When, on whom and on how much is evaluated.
 
@@ -164,6 +180,8 @@ class Evaluation(Strict):
             only their predictor (`transfer`), or not at all (`skip`).
         transfer_epochs: local epochs of `transfer`.
         batch_size: samples a forward pass.
+        finetune: own splits are scored after fine-tuning a copy of the client's model, of which nothing
+            travels or stays; None scores the model as it is, as the global test set always does.
     """
 
     every: Count = 1
@@ -172,3 +190,4 @@ class Evaluation(Strict):
     untrained: Literal["initial", "transfer", "skip"] = "initial"
     transfer_epochs: Count = 1
     batch_size: Count = 500
+    finetune: Annotated[Finetune | None, LATER] = None

@@ -248,14 +248,26 @@ class EvaluationTask:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning a copy of a client's model for its evaluation cost."""
+
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ClientScore:
-    """How a client's model does; it was `trained`, is the `initial` one, or was fitted by `transfer`."""
+    """How a client's model does; it was `trained`, is the `initial` one, or was fitted by `transfer`.
+
+    With a `tuning`, the scores on the client's own splits are those of a fine-tuned copy.
+    """
 
     client: int
     evaluated_as: str
     local_test: Score | None
     local_validation: Score | None
     global_test: Score | None
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)
