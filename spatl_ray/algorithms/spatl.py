@@ -17,6 +17,7 @@ import numpy as np
 from spatl_ray import config
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, DELTA, ClientView, Proposal, Setting
 from spatl_ray.algorithms.control import Controlled
+from spatl_ray.algorithms.shared_predictor import SharedPredictor
 from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.split import PREDICTOR
@@ -32,7 +33,7 @@ RESIDUAL = "residual"
 SELECTED = "selected"
 
 
-class Spatl(Controlled):
+class Spatl(SharedPredictor, Controlled):
     """Salient parameters of a shared encoder travel; the predictor is local; gradients are controlled.
 
     The three parts are switches: `selection`, `transfer` (the local predictor) and `control`.
@@ -43,6 +44,7 @@ class Spatl(Controlled):
         self.server_lr = options.server_lr
         self.denominator = options.denominator
         self.control_options = options.control
+        self.has_shared_predictor = options.shared_predictor
 
     def is_shared(self, part: str) -> bool:
         """All but the predictor; with `transfer` off, all."""

@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag, model_validator
 
 from spatl_ray.config.agent import Agent
-from spatl_ray.config.base import Count, Fraction, NonNegative, Own, Positive, Strict, one_of, tag
+from spatl_ray.config.base import (
+    LATER,
+    Count,
+    Fraction,
+    NonNegative,
+    Own,
+    Positive,
+    Strict,
+    one_of,
+    tag,
+)
 
 
 class FedAvg(Strict):
@@ -33,10 +43,17 @@ class FedNova(Strict):
 
 
 class FedPer(Strict):
-    """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together."""
+    """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together.
+
+    Attributes:
+        server_lr: factor on the aggregated update.
+        shared_predictor: whether a second predictor is trained beside the local one and averaged: with the
+            encoder, it is the global model.
+    """
 
     name: Literal["fedper"] = "fedper"
     server_lr: Positive = 1.0
+    shared_predictor: Annotated[bool, LATER] = False
 
 
 class FedRep(Strict):
@@ -88,7 +105,7 @@ class Scaffold(Strict):
     control: Control = Control()
 
 
-Criterion = Annotated[str, one_of("l1", "l2", "update", "random", "taylor", "norm_scale")]
+Criterion = Annotated[str, one_of("l1", "l2", "update", "mixed", "random", "taylor", "norm_scale")]
 
 
 class Inference(Strict):
@@ -111,9 +128,9 @@ class Spatl(Strict):
     Attributes:
         keep: share of the channels of each prunable encoder layer that travels.
         keep_layers: own shares for layers by name, instead of `keep`.
-        criterion: salience of a channel: `l1` or `l2` norm of its weights, L2 norm of its `update`,
-            first-order effect on the loss (`taylor`), scale of the normalisation behind it (`norm_scale`),
-            or `random`; `package.module:function` for an own one.
+        criterion: salience of a channel: `l1` or `l2` norm of its weights, L2 norm of its `update`, geometric
+            mean of the last two (`mixed`), first-order effect on the loss (`taylor`), scale of the
+            normalisation behind it (`norm_scale`), or `random`; `package.module:function` for an own one.
         allocation: `layer`, each layer keeps the same share; or `global`, channels of all layers compete.
         agent: the selection agent, which gives each layer its own share of what travels and of what is
             kept for inference, instead of `keep`, `keep_layers` and `allocation`.
@@ -124,6 +141,8 @@ class Spatl(Strict):
         denominator: a position's sum is divided by the weights of its `senders`, or of the `cohort`.
         error_feedback: what is not sent is kept and added to the client's next update.
         server_lr: factor on the aggregated update.
+        shared_predictor: whether a second predictor is trained beside the local one and travels with the
+            encoder: both together are the global model.
     """
 
     name: Literal["spatl"] = "spatl"
@@ -139,6 +158,7 @@ class Spatl(Strict):
     denominator: Literal["senders", "cohort"] = "senders"
     error_feedback: bool = False
     server_lr: Positive = 1.0
+    shared_predictor: Annotated[bool, LATER] = False
 
     @property
     def keeps_for_inference(self) -> bool:
@@ -169,6 +189,14 @@ class Spatl(Strict):
             raise ValueError(
                 "inference.keep and inference.flops must be left out with agent, whose budget says "
                 f"what is kept, got keep={self.inference.keep:g}, flops={self.inference.flops}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _second_predictor(self) -> Spatl:
+        if self.shared_predictor and not self.transfer:
+            raise ValueError(
+                "shared_predictor must be false without transfer, whose predictor is shared already, got true"
             )
         return self
 

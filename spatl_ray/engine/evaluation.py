@@ -13,6 +13,7 @@ from spatl_ray.engine.blueprint import Blueprint
 from spatl_ray.engine.flops import training_flops
 from spatl_ray.engine.messages import ClientScore, Tuning
 from spatl_ray.engine.population import Population
+from spatl_ray.models.heads import own_parts
 from spatl_ray.models.split import PREDICTOR
 from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.evaluate import Score, evaluate
@@ -129,7 +130,8 @@ class Evaluator:
         if options is None:
             return vector, None
         start = time.perf_counter()
-        phase = Phase(None if options.parts == "all" else PREDICTORS, options.epochs)
+        whole = own_parts(self.blueprint.model.split)
+        phase = Phase(whole if options.parts == "all" else PREDICTORS, options.epochs)
         fitted = self._fitted(vector, view, "finetune", phase, options.lr)
         seconds = time.perf_counter() - start
         return fitted.end, Tuning(self._flops(phase.parts) * fitted.samples, seconds)
