@@ -31,6 +31,8 @@ from spatl_ray.wire.codec import encode
 
 RESIDUAL = "residual"
 SELECTED = "selected"
+TURN = "mask_turn"
+"""How many of the client's updates that counted had its last mask."""
 
 
 class Spatl(SharedPredictor, Controlled):
@@ -71,6 +73,8 @@ class Spatl(SharedPredictor, Controlled):
         if self.selector is not None:
             state.update(self.selector.start())
             state[SELECTED] = np.zeros(self.layout.shared.channels, dtype=np.uint8)
+            if self.options.mask_every > 1:
+                state[TURN] = np.zeros(1, dtype=np.int64)
         return state
 
     def propose(self, view: ClientView, results: Sequence[LocalResult]) -> Proposal:
@@ -120,7 +124,19 @@ class Spatl(SharedPredictor, Controlled):
         def bytes_of(travel: Bits) -> int:
             return self._encoded_size(view, parts_of(channel_mask(travel)))
 
-        return self.selector.select(self._candidate(view, end, update, bytes_of))
+        selection = self.selector.select(self._candidate(view, end, update, bytes_of))
+        return selection if TURN not in view.state else self._repeated(view, selection, bytes_of)
+
+    def _repeated(
+        self, view: ClientView, selection: Selection, bytes_of: Callable[[Bits], int]
+    ) -> Selection:
+        """The selection, with the client's last mask in it unless it is time for a new one."""
+        turn, last = int(view.state[TURN][0]), view.state[SELECTED] != 0
+        budget = view.budget_bytes_up
+        repeats = 0 < turn < self.options.mask_every
+        repeats = repeats and (budget is None or bytes_of(last) <= budget)
+        state = {**selection.state, TURN: np.array([turn + 1 if repeats else 1])}
+        return replace(selection, travel=last if repeats else selection.travel, state=state)
 
     def inference(
         self, view: ClientView, model: ModelVector, episodes: int = 0

@@ -122,6 +122,20 @@ class Inference(Strict):
     criterion: Criterion = "l2"
 
 
+class KeepSchedule(Strict):
+    """Keep ratios that change over the first rounds and stay from then on.
+
+    Attributes:
+        start: every layer's ratio in round 0.
+        rounds: the round from which the ratios are `keep` and `keep_layers`.
+        shape: the way there: `linear`, half a `cosine`, or `exponential` (the same factor a round).
+    """
+
+    start: Fraction = 1.0
+    rounds: Count
+    shape: Literal["linear", "cosine", "exponential"] = "linear"
+
+
 class Spatl(Strict):
     """SPATL: Yu et al., SC22 (arXiv 2111.14345).
 
@@ -143,6 +157,9 @@ class Spatl(Strict):
         server_lr: factor on the aggregated update.
         shared_predictor: whether a second predictor is trained beside the local one and travels with the
             encoder: both together are the global model.
+        keep_schedule: how the keep ratios of what travels come to `keep`; None keeps them as they are.
+        mask_every: k: a client selects what travels in every k-th of its rounds that count, and repeats its
+            mask in between, which then costs no bytes.
     """
 
     name: Literal["spatl"] = "spatl"
@@ -159,6 +176,8 @@ class Spatl(Strict):
     error_feedback: bool = False
     server_lr: Positive = 1.0
     shared_predictor: Annotated[bool, LATER] = False
+    keep_schedule: Annotated[KeepSchedule | None, LATER] = None
+    mask_every: Annotated[Count, LATER] = 1
 
     @property
     def keeps_for_inference(self) -> bool:
@@ -178,7 +197,7 @@ class Spatl(Strict):
         if not self.selection:
             raise ValueError("selection must be true with agent, got false")
         defaults = type(self).model_fields
-        for name in ("keep", "keep_layers", "allocation"):
+        for name in ("keep", "keep_layers", "allocation", "keep_schedule"):
             if getattr(self, name) != defaults[name].default:
                 raise ValueError(
                     f"{name} must be left out with agent, which decides on it, got {getattr(self, name)!r}"
@@ -190,6 +209,15 @@ class Spatl(Strict):
                 "inference.keep and inference.flops must be left out with agent, whose budget says "
                 f"what is kept, got keep={self.inference.keep:g}, flops={self.inference.flops}"
             )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> Spatl:
+        defaults = type(self).model_fields
+        for name in ("keep_schedule", "mask_every"):
+            value = getattr(self, name)
+            if not self.selection and value != defaults[name].default:
+                raise ValueError(f"{name} must be left out without selection, got {value!r}")
         return self
 
     @model_validator(mode="after")
