@@ -14,6 +14,7 @@ class FedPer(SharedPredictor):
     def __init__(self, options: config.FedPer) -> None:
         self.server_lr = options.server_lr
         self.has_shared_predictor = options.shared_predictor
+        self.both_train = options.shared_trains_encoder
 
     def is_shared(self, part: str) -> bool:
         """All but the predictor."""

@@ -47,6 +47,7 @@ class Spatl(SharedPredictor, Controlled):
         self.denominator = options.denominator
         self.control_options = options.control
         self.has_shared_predictor = options.shared_predictor
+        self.both_train = options.shared_trains_encoder
 
     def is_shared(self, part: str) -> bool:
         """All but the predictor; with `transfer` off, all."""

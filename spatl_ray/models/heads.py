@@ -17,30 +17,31 @@ SHARED_PREDICTOR = "shared_predictor"
 class TwoHeads(nn.Module):
     """Logits of both predictors side by side while the shared one is trained, else the own one's.
 
-    The shared predictor sees detached features: the encoder learns from the own one's loss alone.
-
     Args:
         own: the client's predictor.
         shared: that of all clients.
+        both_train: whether the encoder learns from both predictors' losses; else from the own one's alone.
     """
 
-    def __init__(self, own: nn.Module, shared: nn.Module) -> None:
+    def __init__(self, own: nn.Module, shared: nn.Module, both_train: bool) -> None:
         super().__init__()
-        self.own, self.shared = own, shared
+        self.own, self.shared, self._both_train = own, shared, both_train
 
     def forward(self, features: Tensor) -> Tensor:
         """Logits of shape (batch, classes), or (batch, 2 classes) with the shared predictor's behind."""
         own: Tensor = self.own(features)
         if not self.shared.training:
             return own
-        return torch.cat([own, self.shared(features.detach())], dim=1)
+        seen = features if self._both_train else features.detach()
+        return torch.cat([own, self.shared(seen)], dim=1)
 
 
-def with_shared_predictor(model: SplitModel) -> SplitModel:
+def with_shared_predictor(model: SplitModel, both_train: bool) -> SplitModel:
     """The model with a second predictor, which begins as a copy of the first and is a part of its own.
 
     Args:
         model: changed: its predictor becomes `TwoHeads`.
+        both_train: whether the encoder learns from both.
 
     Raises:
         ConfigError: a predictor of several submodules.
@@ -54,7 +55,7 @@ def with_shared_predictor(model: SplitModel) -> SplitModel:
     (name,) = names
     own = model.module.get_submodule(name)
     parent, _, last = name.rpartition(".")
-    setattr(model.module.get_submodule(parent), last, TwoHeads(own, copy.deepcopy(own)))
+    setattr(model.module.get_submodule(parent), last, TwoHeads(own, copy.deepcopy(own), both_train))
     parts = {f"{name}.own": PREDICTOR, f"{name}.shared": SHARED_PREDICTOR}
     return SplitModel(model.module, parts)
 
