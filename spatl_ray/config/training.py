@@ -144,6 +144,9 @@ class Wire(Strict):
         uplink: of updates; None takes the training's dtype.
         downlink: of broadcasts; None takes the training's dtype.
         states: of client states between two rounds; None stores them as they are.
+        control: of the control variate in broadcasts; None takes `downlink`.
+        broadcast: `full`, or `changed`: a client receives what changed since it began its last update that
+            counted. The values are the same; fewer bytes travel.
 
     Buffers always travel in the training's dtype: rounded movements of a running variance can add up
     to a negative one.
@@ -152,6 +155,8 @@ class Wire(Strict):
     uplink: ValueType | None = None
     downlink: ValueType | None = None
     states: ValueType | None = None
+    control: Annotated[ValueType | None, LATER] = None
+    broadcast: Annotated[Literal["full", "changed"], LATER] = "full"
 
 
 class Finetune(Strict):
