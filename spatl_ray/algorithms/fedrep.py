@@ -16,7 +16,8 @@ from spatl_ray.training.local import LocalTask, Phase
 class FedRep(FedPer):
     """FedPer whose head is trained first, on the received body; then the body, under the new head.
 
-    What is frozen is in evaluation mode: the head is fitted under the body's running statistics.
+    What is frozen is in evaluation mode: the head is fitted under the body's running statistics. Column
+    `flops` counts a head's epoch as a whole pass, which is about three times what it costs.
     """
 
     def __init__(self, options: config.FedRep) -> None:

@@ -2,9 +2,9 @@
 
 Personal predictors gain on their clients' own data and lose on the global test set. The shared one is
 trained with them, on the same features, and travels with the encoder; with it the encoder is the
-federation's global model. It costs a few hundred parameters. The encoder learns from both, or from the
-personal ones alone. SPATL's control variates cover it: under label skew an averaged head drifts as any
-averaged layer.
+federation's global model. It costs a few hundred parameters. The encoder learns from the personal ones
+alone, or from the sum of both losses. SPATL's control variates cover it: under label skew an averaged head
+drifts as any averaged layer.
 
 Related: Chen, Chao, "On bridging generic and personalized federated learning for image classification",
 ICLR 2022 (Fed-RoD), whose generic head is trained on the encoder, too, with a balanced loss.
@@ -42,7 +42,7 @@ class SharedPredictor(Algorithm):
     """
 
     has_shared_predictor = False
-    both_train = True
+    both_train = False
 
     def extend(self, model: SplitModel) -> SplitModel:
         """The model, with a second predictor if that is asked for."""

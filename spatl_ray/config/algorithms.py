@@ -49,13 +49,13 @@ class FedPer(Strict):
         server_lr: factor on the aggregated update.
         shared_predictor: whether a second predictor is trained beside the local one and averaged: with the
             encoder, it is the global model.
-        shared_trains_encoder: whether the encoder learns from that one's loss, too.
+        shared_trains_encoder: whether the encoder learns from that one's loss, too: from the sum.
     """
 
     name: Literal["fedper"] = "fedper"
     server_lr: Positive = 1.0
     shared_predictor: Annotated[bool, LATER] = False
-    shared_trains_encoder: Annotated[bool, LATER] = True
+    shared_trains_encoder: Annotated[bool, LATER] = False
 
 
 class FedRep(Strict):
@@ -159,7 +159,7 @@ class Spatl(Strict):
         server_lr: factor on the aggregated update.
         shared_predictor: whether a second predictor is trained beside the local one and travels with the
             encoder: both together are the global model.
-        shared_trains_encoder: whether the encoder learns from that one's loss, too.
+        shared_trains_encoder: whether the encoder learns from that one's loss, too: from the sum.
         keep_schedule: how the keep ratios of what travels come to `keep`; None keeps them as they are.
         mask_every: k: a client selects what travels in every k-th of its rounds that count, and repeats its
             mask in between, which then costs no bytes.
@@ -179,7 +179,7 @@ class Spatl(Strict):
     error_feedback: bool = False
     server_lr: Positive = 1.0
     shared_predictor: Annotated[bool, LATER] = False
-    shared_trains_encoder: Annotated[bool, LATER] = True
+    shared_trains_encoder: Annotated[bool, LATER] = False
     keep_schedule: Annotated[KeepSchedule | None, LATER] = None
     mask_every: Annotated[Count, LATER] = 1
 

@@ -81,8 +81,9 @@ def played(folder: Path, name: str, wire: Mapping[str, Any], **fields: Any) -> C
     return backend
 
 
-@pytest.mark.parametrize("name", ALGORITHMS)
-@pytest.mark.parametrize("values", [None, "bfloat16"])
+@pytest.mark.parametrize(
+    ("name", "values"), [("fedavg", None), ("spatl", "bfloat16"), ("personal downlinks", None)]
+)
 def test_it_is_the_full_one_to_the_bit(tmp_path: Path, name: str, values: str | None) -> None:
     """In every round and for every client; nothing else of the run differs."""
     wire = {"downlink": values}
