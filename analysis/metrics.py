@@ -95,6 +95,7 @@ NAMES = {
     "fedprox": "FedProx",
     "fednova": "FedNova",
     "fedper": "FedPer",
+    "fedrep": "FedRep",
     "scaffold": "SCAFFOLD",
     "spatl": "SPATL",
     "local_only": "Local only",

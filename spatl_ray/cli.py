@@ -18,7 +18,7 @@ import yaml
 
 from spatl_ray import arguments as arguments_of
 from spatl_ray.addresses import full_name, is_address
-from spatl_ray.config import Experiment
+from spatl_ray.config import EVERYTHING, Experiment
 from spatl_ray.errors import ConfigError, SpatlError
 from spatl_ray.experiments import load_experiment
 from spatl_ray.listing import print_all
@@ -208,7 +208,8 @@ def _validate(arguments: argparse.Namespace) -> int:
     from spatl_ray.engine.prepare import prepare
 
     prepare(experiment)
-    print(yaml.safe_dump(experiment.model_dump(mode="json"), sort_keys=False), end="")
+    shown = experiment.model_dump(mode="json", context=EVERYTHING)
+    print(yaml.safe_dump(shown, sort_keys=False), end="")
     cohort, asked, rounds = experiment.cohort_size, experiment.asked_size, experiment.rounds
     more = f", of {asked} that are asked" if asked > cohort else ""
     print(f"# run id: {experiment.run_id}")

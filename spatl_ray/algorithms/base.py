@@ -57,6 +57,7 @@ class Setting:
         clients: number N of all clients.
         uplink: value type of updates.
         downlink: value type of broadcasts.
+        control: value type of control variates in them; None takes `downlink`.
         seed: the experiment's.
     """
 
@@ -68,6 +69,7 @@ class Setting:
     uplink: str
     downlink: str
     seed: int
+    control: str | None = None
 
 
 @dataclass(frozen=True, eq=False)
@@ -163,10 +165,11 @@ class Algorithm(ABC):
     def broadcast(self, server: Arrays) -> Parts:
         """What every client receives."""
         spaces = self.spaces()
-        kinds = {BUFFERS: self.setting.training.dtype}
+        downlink = self.setting.downlink
+        kinds = {BUFFERS: self.setting.training.dtype, CONTROL: self.setting.control or downlink}
         sent = [name for name in server if name in spaces and spaces[name].size]
         return {
-            name: keep(server[name], WHOLE, spaces[name], kinds.get(name, self.setting.downlink))
+            name: keep(server[name], WHOLE, spaces[name], kinds.get(name, downlink))
             for name in sent
         }
 

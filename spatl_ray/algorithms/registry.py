@@ -11,6 +11,7 @@ from spatl_ray.algorithms.fedavg import FedAvg
 from spatl_ray.algorithms.fednova import FedNova
 from spatl_ray.algorithms.fedper import FedPer
 from spatl_ray.algorithms.fedprox import FedProx
+from spatl_ray.algorithms.fedrep import FedRep
 from spatl_ray.algorithms.local_only import LocalOnly
 from spatl_ray.algorithms.scaffold import Scaffold
 from spatl_ray.algorithms.spatl import Spatl
@@ -23,6 +24,7 @@ ALGORITHMS: Mapping[str, type[Any]] = {
     "scaffold": Scaffold,
     "spatl": Spatl,
     "fedper": FedPer,
+    "fedrep": FedRep,
     "local_only": LocalOnly,
 }
 

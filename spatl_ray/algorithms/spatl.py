@@ -17,6 +17,7 @@ import numpy as np
 from spatl_ray import config
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, DELTA, ClientView, Proposal, Setting
 from spatl_ray.algorithms.control import Controlled
+from spatl_ray.algorithms.shared_predictor import SharedPredictor
 from spatl_ray.arrays import Bits
 from spatl_ray.errors import ConfigError
 from spatl_ray.models.split import PREDICTOR
@@ -30,9 +31,11 @@ from spatl_ray.wire.codec import encode
 
 RESIDUAL = "residual"
 SELECTED = "selected"
+TURN = "mask_turn"
+"""How many of the client's updates that counted had its last mask."""
 
 
-class Spatl(Controlled):
+class Spatl(SharedPredictor, Controlled):
     """Salient parameters of a shared encoder travel; the predictor is local; gradients are controlled.
 
     The three parts are switches: `selection`, `transfer` (the local predictor) and `control`.
@@ -43,6 +46,8 @@ class Spatl(Controlled):
         self.server_lr = options.server_lr
         self.denominator = options.denominator
         self.control_options = options.control
+        self.has_shared_predictor = options.shared_predictor
+        self.both_train = options.shared_trains_encoder
 
     def is_shared(self, part: str) -> bool:
         """All but the predictor; with `transfer` off, all."""
@@ -69,6 +74,8 @@ class Spatl(Controlled):
         if self.selector is not None:
             state.update(self.selector.start())
             state[SELECTED] = np.zeros(self.layout.shared.channels, dtype=np.uint8)
+            if self.options.mask_every > 1:
+                state[TURN] = np.zeros(1, dtype=np.int64)
         return state
 
     def propose(self, view: ClientView, results: Sequence[LocalResult]) -> Proposal:
@@ -118,7 +125,19 @@ class Spatl(Controlled):
         def bytes_of(travel: Bits) -> int:
             return self._encoded_size(view, parts_of(channel_mask(travel)))
 
-        return self.selector.select(self._candidate(view, end, update, bytes_of))
+        selection = self.selector.select(self._candidate(view, end, update, bytes_of))
+        return selection if TURN not in view.state else self._repeated(view, selection, bytes_of)
+
+    def _repeated(
+        self, view: ClientView, selection: Selection, bytes_of: Callable[[Bits], int]
+    ) -> Selection:
+        """The selection, with the client's last mask in it unless it is time for a new one."""
+        turn, last = int(view.state[TURN][0]), view.state[SELECTED] != 0
+        budget = view.budget_bytes_up
+        repeats = 0 < turn < self.options.mask_every
+        repeats = repeats and (budget is None or bytes_of(last) <= budget)
+        state = {**selection.state, TURN: np.array([turn + 1 if repeats else 1])}
+        return replace(selection, travel=last if repeats else selection.travel, state=state)
 
     def inference(
         self, view: ClientView, model: ModelVector, episodes: int = 0

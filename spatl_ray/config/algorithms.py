@@ -7,7 +7,17 @@ from typing import Annotated, Literal
 from pydantic import Discriminator, Tag, model_validator
 
 from spatl_ray.config.agent import Agent
-from spatl_ray.config.base import Fraction, NonNegative, Own, Positive, Strict, one_of, tag
+from spatl_ray.config.base import (
+    LATER,
+    Count,
+    Fraction,
+    NonNegative,
+    Own,
+    Positive,
+    Strict,
+    one_of,
+    tag,
+)
 
 
 class FedAvg(Strict):
@@ -33,9 +43,30 @@ class FedNova(Strict):
 
 
 class FedPer(Strict):
-    """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together."""
+    """FedPer: Arivazhagan et al., 2019: shared encoder, local predictor, trained together.
+
+    Attributes:
+        server_lr: factor on the aggregated update.
+        shared_predictor: whether a second predictor is trained beside the local one and averaged: with the
+            encoder, it is the global model.
+        shared_trains_encoder: whether the encoder learns from that one's loss, too: from the sum.
+    """
 
     name: Literal["fedper"] = "fedper"
+    server_lr: Positive = 1.0
+    shared_predictor: Annotated[bool, LATER] = False
+    shared_trains_encoder: Annotated[bool, LATER] = False
+
+
+class FedRep(Strict):
+    """FedRep: Collins et al., ICML 2021: shared body, local head, trained one after the other.
+
+    Attributes:
+        head_epochs: passes in which the head alone is trained; the body's are `training.epochs` (or `steps`).
+    """
+
+    name: Literal["fedrep"] = "fedrep"
+    head_epochs: Count = 10
     server_lr: Positive = 1.0
 
 
@@ -76,7 +107,7 @@ class Scaffold(Strict):
     control: Control = Control()
 
 
-Criterion = Annotated[str, one_of("l1", "l2", "update", "random", "taylor", "norm_scale")]
+Criterion = Annotated[str, one_of("l1", "l2", "update", "mixed", "random", "taylor", "norm_scale")]
 
 
 class Inference(Strict):
@@ -93,15 +124,29 @@ class Inference(Strict):
     criterion: Criterion = "l2"
 
 
+class KeepSchedule(Strict):
+    """Keep ratios that change over the first rounds and stay from then on.
+
+    Attributes:
+        start: every layer's ratio in round 0.
+        rounds: the round from which the ratios are `keep` and `keep_layers`.
+        shape: the way there: `linear`, half a `cosine`, or `exponential` (the same factor a round).
+    """
+
+    start: Fraction = 1.0
+    rounds: Count
+    shape: Literal["linear", "cosine", "exponential"] = "linear"
+
+
 class Spatl(Strict):
     """SPATL: Yu et al., SC22 (arXiv 2111.14345).
 
     Attributes:
         keep: share of the channels of each prunable encoder layer that travels.
         keep_layers: own shares for layers by name, instead of `keep`.
-        criterion: salience of a channel: `l1` or `l2` norm of its weights, L2 norm of its `update`,
-            first-order effect on the loss (`taylor`), scale of the normalisation behind it (`norm_scale`),
-            or `random`; `package.module:function` for an own one.
+        criterion: salience of a channel: `l1` or `l2` norm of its weights, L2 norm of its `update`, geometric
+            mean of the last two (`mixed`), first-order effect on the loss (`taylor`), scale of the
+            normalisation behind it (`norm_scale`), or `random`; `package.module:function` for an own one.
         allocation: `layer`, each layer keeps the same share; or `global`, channels of all layers compete.
         agent: the selection agent, which gives each layer its own share of what travels and of what is
             kept for inference, instead of `keep`, `keep_layers` and `allocation`.
@@ -112,6 +157,12 @@ class Spatl(Strict):
         denominator: a position's sum is divided by the weights of its `senders`, or of the `cohort`.
         error_feedback: what is not sent is kept and added to the client's next update.
         server_lr: factor on the aggregated update.
+        shared_predictor: whether a second predictor is trained beside the local one and travels with the
+            encoder: both together are the global model.
+        shared_trains_encoder: whether the encoder learns from that one's loss, too: from the sum.
+        keep_schedule: how the keep ratios of what travels come to `keep`; None keeps them as they are.
+        mask_every: k: a client selects what travels in every k-th of its rounds that count, and repeats its
+            mask in between, which then costs no bytes.
     """
 
     name: Literal["spatl"] = "spatl"
@@ -127,6 +178,10 @@ class Spatl(Strict):
     denominator: Literal["senders", "cohort"] = "senders"
     error_feedback: bool = False
     server_lr: Positive = 1.0
+    shared_predictor: Annotated[bool, LATER] = False
+    shared_trains_encoder: Annotated[bool, LATER] = False
+    keep_schedule: Annotated[KeepSchedule | None, LATER] = None
+    mask_every: Annotated[Count, LATER] = 1
 
     @property
     def keeps_for_inference(self) -> bool:
@@ -146,7 +201,7 @@ class Spatl(Strict):
         if not self.selection:
             raise ValueError("selection must be true with agent, got false")
         defaults = type(self).model_fields
-        for name in ("keep", "keep_layers", "allocation"):
+        for name in ("keep", "keep_layers", "allocation", "keep_schedule"):
             if getattr(self, name) != defaults[name].default:
                 raise ValueError(
                     f"{name} must be left out with agent, which decides on it, got {getattr(self, name)!r}"
@@ -157,6 +212,23 @@ class Spatl(Strict):
             raise ValueError(
                 "inference.keep and inference.flops must be left out with agent, whose budget says "
                 f"what is kept, got keep={self.inference.keep:g}, flops={self.inference.flops}"
+            )
+        return self
+
+    @model_validator(mode="after")
+    def _something_is_selected(self) -> Spatl:
+        defaults = type(self).model_fields
+        for name in ("keep_schedule", "mask_every"):
+            value = getattr(self, name)
+            if not self.selection and value != defaults[name].default:
+                raise ValueError(f"{name} must be left out without selection, got {value!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _second_predictor(self) -> Spatl:
+        if self.shared_predictor and not self.transfer:
+            raise ValueError(
+                "shared_predictor must be false without transfer, whose predictor is shared already, got true"
             )
         return self
 
@@ -188,6 +260,7 @@ BUILT_IN = {
     "scaffold": Scaffold,
     "spatl": Spatl,
     "fedper": FedPer,
+    "fedrep": FedRep,
     "local_only": LocalOnly,
 }
 
@@ -199,6 +272,7 @@ Algorithm = Annotated[
     | Annotated[Scaffold, Tag("scaffold")]
     | Annotated[Spatl, Tag("spatl")]
     | Annotated[FedPer, Tag("fedper")]
+    | Annotated[FedRep, Tag("fedrep")]
     | Annotated[LocalOnly, Tag("local_only")]
     | Annotated[OwnAlgorithm, Tag("own")],
     Discriminator(tag),

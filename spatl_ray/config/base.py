@@ -6,7 +6,15 @@ import hashlib
 import math
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Field,
+    SerializationInfo,
+    SerializerFunctionWrapHandler,
+    model_serializer,
+)
 
 from spatl_ray.errors import ConfigError
 from spatl_ray.plugins import is_dotted
@@ -34,10 +42,33 @@ Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 ValueType = Literal["float32", "float16", "bfloat16", "float64"]
 
 
+LATER = "later"
+"""Marks a field that is younger than runs that people have: `Annotated[..., LATER]`."""
+
+EVERYTHING = {"everything": True}
+"""As `context` of a dump: with such fields, too, where they have their default."""
+
+
 class Strict(BaseModel):
-    """Base of all config models: frozen, no unknown keys, no silent conversions of text."""
+    """Base of all config models: frozen, no unknown keys, no silent conversions of text.
+
+    A dump leaves out fields marked `LATER` that have their default: it is what it was before they came, and
+    so are run ids, which are hashes of it, and configs in results.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True, strict=True, hide_input_in_errors=True)
+
+    @model_serializer(mode="wrap")
+    def _as_before(
+        self, handler: SerializerFunctionWrapHandler, info: SerializationInfo
+    ) -> dict[str, Any]:
+        dumped: dict[str, Any] = handler(self)
+        if info.context == EVERYTHING:
+            return dumped
+        for name, field in type(self).model_fields.items():
+            if LATER in field.metadata and getattr(self, name) == field.default:
+                dumped.pop(name, None)
+        return dumped
 
 
 def _is_json(value: Any, depth: int = 1) -> bool:

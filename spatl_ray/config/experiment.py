@@ -12,7 +12,7 @@ from pydantic import Field, model_validator
 from spatl_ray.config.agent import SHIPPED
 from spatl_ray.config.algorithms import Algorithm, OwnAlgorithm, Spatl
 from spatl_ray.config.attack import Attack
-from spatl_ray.config.base import Count, Fraction, Strict, contents
+from spatl_ray.config.base import LATER, Count, Fraction, Strict, contents
 from spatl_ray.config.checkpoints import Checkpoints
 from spatl_ray.config.data import Data, Dirichlet, Partition
 from spatl_ray.config.engine import Engine, Results
@@ -66,7 +66,7 @@ class Experiment(Strict):
     training: Training = Training()
     algorithm: Algorithm = Spatl()
     aggregation: Aggregation = Aggregation()
-    attack: Attack | None = None
+    attack: Annotated[Attack | None, LATER] = None
     wire: Wire = Wire()
     evaluation: Evaluation = Evaluation()
     engine: Engine = Engine()
@@ -192,8 +192,6 @@ class Experiment(Strict):
             ConfigError: such a file cannot be read.
         """
         decisive = self.model_dump(mode="json", exclude=ELSEWHERE)
-        if self.attack is None:
-            del decisive["attack"]  # Run ids are older than attacks.
         if self.data.name not in FROM_ROOT:
             del decisive["data"]["root"]
         if self.devices is not None and self.devices.trace is not None:

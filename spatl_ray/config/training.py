@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, field_validator, model_validator
 
 from spatl_ray.config.base import (
+    LATER,
     Count,
     Fraction,
     NonNegative,
@@ -143,6 +144,9 @@ class Wire(Strict):
         uplink: of updates; None takes the training's dtype.
         downlink: of broadcasts; None takes the training's dtype.
         states: of client states between two rounds; None stores them as they are.
+        control: of the control variate in broadcasts; None takes `downlink`.
+        broadcast: `full`, or `changed`: a client receives what changed since it began its last update that
+            counted. The values are the same; fewer bytes travel.
 
     Buffers always travel in the training's dtype: rounded movements of a running variance can add up
     to a negative one.
@@ -151,6 +155,23 @@ class Wire(Strict):
     uplink: ValueType | None = None
     downlink: ValueType | None = None
     states: ValueType | None = None
+    control: Annotated[ValueType | None, LATER] = None
+    broadcast: Annotated[Literal["full", "changed"], LATER] = "full"
+
+
+class Finetune(Strict):
+    """Local fine-tuning before evaluation (Yu, Bagdasaryan, Shmatikov, "Salvaging federated learning by local
+    adaptation", 2020).
+
+    Attributes:
+        epochs: passes over the client's training samples.
+        parts: what is trained: all, or the predictor alone.
+        lr: learning rate; None takes that of round 0.
+    """
+
+    epochs: Count = 1
+    parts: Literal["all", "predictor"] = "all"
+    lr: Positive | None = None
 
 
 class Evaluation(Strict):
@@ -164,6 +185,8 @@ class Evaluation(Strict):
             only their predictor (`transfer`), or not at all (`skip`).
         transfer_epochs: local epochs of `transfer`.
         batch_size: samples a forward pass.
+        finetune: own splits are scored after fine-tuning a copy of the client's model, of which nothing
+            travels or stays; None scores the model as it is, as the global test set always does.
     """
 
     every: Count = 1
@@ -172,3 +195,4 @@ class Evaluation(Strict):
     untrained: Literal["initial", "transfer", "skip"] = "initial"
     transfer_epochs: Count = 1
     batch_size: Count = 500
+    finetune: Annotated[Finetune | None, LATER] = None

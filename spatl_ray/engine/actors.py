@@ -32,6 +32,7 @@ from spatl_ray.engine.messages import (
     GroupPayloads,
     GroupSums,
     GroupTask,
+    PanelMember,
     StepReport,
 )
 from spatl_ray.engine.profile import Span
@@ -271,13 +272,15 @@ class AggregatorActor:
         extend_path(paths)
         self._aggregator = Aggregator(experiment, spec)
 
-    def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
+    def broadcast(
+        self, round_: int, clients: Sequence[int], known: Collection[int] = ()
+    ) -> BroadcastBytes:
         """The round's broadcast."""
-        return self._aggregator.broadcast(round_, clients)
+        return self._aggregator.broadcast(round_, clients, known)
 
-    def sizes(self, broadcast: BroadcastBytes, clients: Sequence[int]) -> dict[int, int]:
+    def sizes(self, broadcast: BroadcastBytes, members: Sequence[PanelMember]) -> dict[int, int]:
         """Bytes of a broadcast that each of some clients receives."""
-        return {client: broadcast.size(client) for client in clients}
+        return {member.client: broadcast.size(member) for member in members}
 
     def facts(self) -> str:
         """The fingerprint of this process."""

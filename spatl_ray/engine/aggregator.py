@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 
 import torch
 
@@ -21,6 +21,7 @@ from spatl_ray.algorithms.base import CONTROL, DELTA
 from spatl_ray.arrays import l2_norm
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
+from spatl_ray.engine import downlink
 from spatl_ray.engine.blueprint import make_blueprint
 from spatl_ray.engine.environment import fingerprint
 from spatl_ray.engine.messages import (
@@ -61,6 +62,9 @@ class Aggregator:
         self.blueprint = make_blueprint(experiment, spec, torch.device("cpu"))
         self.algorithm = self.blueprint.algorithm
         self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
+        self._differs = experiment.wire.broadcast == "changed"
+        if self._differs:
+            self.server = {**self.server, **downlink.first(self.algorithm, self.server)}
         self.round = 0
         self.spans = Spans(experiment.engine.profile)
         self._lock = threading.Lock()
@@ -70,8 +74,15 @@ class Aggregator:
         """The fingerprint of this process."""
         return fingerprint(torch.device("cpu"))
 
-    def broadcast(self, round_: int, clients: Sequence[int]) -> BroadcastBytes:
+    def broadcast(
+        self, round_: int, clients: Sequence[int], known: Collection[int] = ()
+    ) -> BroadcastBytes:
         """The round's broadcast; the common part is encoded once a round.
+
+        Args:
+            round_: the round.
+            clients: that may receive something of their own.
+            known: rounds in which clients' states were last committed; differences to them are encoded.
 
         Raises:
             AggregationError: not the round that the server is in.
@@ -82,7 +93,16 @@ class Aggregator:
                 common = self._encode(self.algorithm.broadcast(self.server))
             self._cached = BroadcastBytes(round_, common)
         personal = {c: self._encode(self.algorithm.personal(self.server, c)) for c in clients}
-        return BroadcastBytes(round_, self._cached.common, {c: p for c, p in personal.items() if p})
+        personal = {c: payload for c, payload in personal.items() if payload}
+        return BroadcastBytes(round_, self._cached.common, personal, self._differences(known))
+
+    def _differences(self, known: Collection[int]) -> dict[int, int]:
+        """Bytes of the differences to the broadcasts of some rounds; none if all is sent to everybody."""
+        if not self._differs or self._cached is None:
+            return {}
+        full = len(self._cached.common)
+        with self.spans.of("encode differences"):
+            return downlink.sizes(self.algorithm, self.server, self.round, known, full)
 
     def global_model(self) -> ModelVector | None:
         """The one model of the whole federation, if there is one."""
@@ -124,6 +144,9 @@ class Aggregator:
         accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
         with self.spans.of("step"):
             server = self.algorithm.step(self.server, totals, frozenset(accepted))
+            if self._differs:
+                moved = downlink.after(self.algorithm, self.server, server, self.round + 1)
+                server = {**server, **moved}
         with self._lock:
             self.server, self.round = server, self.round + 1
         return StepReport(round_, verdicts, time.perf_counter() - start, _drift(totals, server))

@@ -271,7 +271,8 @@ class SerialBackend:
     ) -> RoundOutcome:
         """Run a round, one group after the other; the next one waits."""
         start = time.perf_counter()
-        broadcast = self.aggregator.broadcast(plan.round, [m.client for m in plan.members])
+        clients, known = [m.client for m in plan.members], {m.last for m in plan.members}
+        broadcast = self.aggregator.broadcast(plan.round, clients, known)
         run = self.worker.train_payloads if self._full else self.worker.train
         groups: list[GroupSums | GroupPayloads] = []
         reports: list[ClientReport] = []
@@ -303,10 +304,11 @@ class SerialBackend:
     def losses(self, plan: EvaluationPlan) -> Losses:
         """Training losses of the models that the plan's clients would receive now."""
         clients = [m.client for m in plan.members]
-        broadcast = self.aggregator.broadcast(plan.round, clients)
+        known = {m.last for m in plan.members}
+        broadcast = self.aggregator.broadcast(plan.round, clients, known)
         (task,) = plan.tasks(1)
         values = self.worker.losses(task, broadcast)
-        return Losses(values, {c: broadcast.size(c) for c in clients})
+        return Losses(values, {m.client: broadcast.size(m) for m in plan.members})
 
     def arrays(self) -> Arrays:
         """The server's arrays."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from dataclasses import replace
 
 from spatl_ray import seeding
@@ -9,13 +10,17 @@ from spatl_ray.algorithms.base import ClientView
 from spatl_ray.arrays import Bits
 from spatl_ray.data.federated import SplitName
 from spatl_ray.engine.blueprint import Blueprint
-from spatl_ray.engine.messages import ClientScore
+from spatl_ray.engine.flops import training_flops
+from spatl_ray.engine.messages import ClientScore, Tuning
 from spatl_ray.engine.population import Population
+from spatl_ray.models.heads import own_parts
 from spatl_ray.models.split import PREDICTOR
 from spatl_ray.parameters import Array, ModelVector
 from spatl_ray.training.evaluate import Score, evaluate
-from spatl_ray.training.local import Job, LocalTask, Phase, Trainer
+from spatl_ray.training.local import Job, LocalResult, LocalTask, Phase, Trainer
 from spatl_ray.training.recalibrate import RECALIBRATION, recalibrate
+
+PREDICTORS = frozenset({PREDICTOR})
 
 SAMPLE = 256
 """Training samples behind a gradient that a criterion asks for."""
@@ -39,6 +44,7 @@ class Evaluator:
         self.population = population
         self.trainer = trainer
         self.options = blueprint.experiment.evaluation
+        self._known_flops: dict[frozenset[str] | None, float] = {}
 
     def score(self, vector: ModelVector, client: int, split: SplitName) -> Score | None:
         """A model on one of the client's own splits; None if that is empty."""
@@ -100,26 +106,58 @@ class Evaluator:
             return []
         vector = algorithm.personal_model(view.received, view.state)
         if evaluated_as == "transfer":
-            vector = self._transferred(vector, view)
+            phase = Phase(PREDICTORS, self.options.transfer_epochs)
+            vector = self._fitted(vector, view, "transfer", phase).end
+        own, tuning = self._finetuned(vector, view)
         return [
             ClientScore(
                 client=view.client,
                 evaluated_as=evaluated_as,
-                local_test=self.score(vector, view.client, "test"),
-                local_validation=self.score(vector, view.client, "validation"),
+                local_test=self.score(own, view.client, "test"),
+                local_validation=self.score(own, view.client, "validation"),
                 global_test=self.score_global(vector)
                 if algorithm.is_personal or not trained
                 else None,
+                tuning=tuning,
             )
         ]
 
-    def _transferred(self, vector: ModelVector, view: ClientView) -> ModelVector:
-        """The model after fitting only its predictor to the client's training samples."""
-        phase = Phase(frozenset({PREDICTOR}), self.options.transfer_epochs)
-        # Not the round's rate: a decayed one would leave late newcomers as they are.
-        rate = self.blueprint.experiment.training.lr
-        key = (self.blueprint.experiment.seed, "transfer", view.round, view.client)
+    def _finetuned(
+        self, vector: ModelVector, view: ClientView
+    ) -> tuple[ModelVector, Tuning | None]:
+        """What is scored on the client's own splits, and what fine-tuning it cost."""
+        options = self.options.finetune
+        if options is None:
+            return vector, None
+        start = time.perf_counter()
+        whole = own_parts(self.blueprint.model.split)
+        phase = Phase(whole if options.parts == "all" else PREDICTORS, options.epochs)
+        fitted = self._fitted(vector, view, "finetune", phase, options.lr)
+        seconds = time.perf_counter() - start
+        return fitted.end, Tuning(self._flops(phase.parts) * fitted.samples, seconds)
+
+    def _fitted(
+        self,
+        vector: ModelVector,
+        view: ClientView,
+        stream: str,
+        phase: Phase,
+        lr: float | None = None,
+    ) -> LocalResult:
+        """A model trained on the client's training samples, for its evaluation only.
+
+        Not at the round's rate: a decayed one would leave late newcomers as they are.
+        """
+        key = (self.blueprint.experiment.seed, stream, view.round, view.client)
         samples = self.population.indexed(view.client, "train")
         job = Job(LocalTask(vector, phases=(phase,)), samples, seeding.generator(*key))
         with seeding.torch_seeded(*key):
-            return self.trainer.train([job], rate)[0].end
+            (result,) = self.trainer.train([job], lr or self.blueprint.experiment.training.lr)
+        return result
+
+    def _flops(self, parts: frozenset[str] | None) -> float:
+        """FLOPs of training some parts on one sample."""
+        if parts not in self._known_flops:
+            spec = self.population.data.dataset.spec
+            self._known_flops[parts] = training_flops(self.blueprint.model, spec, parts)
+        return self._known_flops[parts]

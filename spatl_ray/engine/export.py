@@ -28,6 +28,7 @@ from spatl_ray.graphs.latency import measure
 from spatl_ray.graphs.slim import slim
 from spatl_ray.graphs.trace import trace
 from spatl_ray.models.flat import FlatModel, make_layout
+from spatl_ray.models.heads import own_parts
 from spatl_ray.models.split import SplitModel, blank
 from spatl_ray.parameters import ModelVector
 from spatl_ray.places import check_place
@@ -211,7 +212,7 @@ class _Smaller:
         for epoch in range(epochs):
             rate = learning_rate(training, epoch, epochs)
             key = (view.seed, f"export {epoch}", view.round, view.client)
-            task = LocalTask(values, phases=(Phase(epochs=1),))
+            task = LocalTask(values, phases=(Phase(own_parts(model.split), epochs=1),))
             with seeding.torch_seeded(*key):
                 values = trainer.run(task, *samples, rate, seeding.generator(*key)).end
         return values

@@ -11,7 +11,9 @@ from spatl_ray.models.flat import FlatModel
 from spatl_ray.models.split import blank
 
 
-def training_flops(model: FlatModel, spec: SampleSpec) -> float:
+def training_flops(
+    model: FlatModel, spec: SampleSpec, parts: frozenset[str] | None = None
+) -> float:
     """FLOPs of one forward and backward pass of one sample.
 
     Convolutions, matrix products and recurrent layers count; normalisation, activations, pooling and
@@ -21,10 +23,11 @@ def training_flops(model: FlatModel, spec: SampleSpec) -> float:
     Args:
         model: its values and mode are left as they were, its gradient is overwritten.
         spec: of the data.
+        parts: that are trained; None for all. What is frozen costs no gradients of its own.
     """
     device, dtype = model.parameters.device, model.parameters.dtype
     before = model.buffers.clone()
-    model.train(None)
+    model.train(parts)
     counter = FlopCounter()
     with counter:
         logits = model.module(blank(spec, 2, dtype).to(device))

@@ -123,7 +123,7 @@ class LocalRounds:
             return None
         cause = self.attempts.cause(task.round, member.client)
         error = ClientDiedError(f"its {deaths} processes died{cause and f': {cause}'}")
-        return report_of_failed(error, task, member, broadcast.size(member.client))
+        return report_of_failed(error, task, member, broadcast.size(member))
 
     def _tried(
         self,
@@ -140,7 +140,7 @@ class LocalRounds:
         except Exception as error:
             if _is_of_the_machine(error):
                 raise
-            return report_of_failed(error, task, member, broadcast.size(member.client))
+            return report_of_failed(error, task, member, broadcast.size(member))
 
     def _alone(
         self, task: GroupTask, member: Member, common: Parts, broadcast: BroadcastBytes
@@ -235,7 +235,7 @@ class LocalRounds:
                 f"got {budget:g} for client {member.client}"
             )
         processed = sum(r.samples for r in results)
-        down = broadcast.size(member.client)
+        down = broadcast.size(member)
         times = simulated_times(task, member, processed, len(payload), down)
         seconds = time.perf_counter() - since
         return Outcome(member, view, tuple(results), proposal, sent, payload, times, seconds)

@@ -74,15 +74,21 @@ class GroupTask:
 
 @dataclass(frozen=True, eq=False)
 class BroadcastBytes:
-    """A round's broadcast: one payload for all, and one a client where the algorithm asks for it."""
+    """A round's broadcast: one payload for all, and one a client where the algorithm asks for it.
+
+    `differences` are bytes of what stands for the common payload where a client has a broadcast already, by
+    the round of its last committed state.
+    """
 
     round: int
     common: bytes
     personal: Mapping[int, bytes] = field(default_factory=dict)
+    differences: Mapping[int, int] = field(default_factory=dict)
 
-    def size(self, client: int) -> int:
+    def size(self, member: Member | PanelMember) -> int:
         """Bytes that a client receives."""
-        return len(self.common) + len(self.personal.get(client, b""))
+        common = self.differences.get(member.last, len(self.common))
+        return common + len(self.personal.get(member.client, b""))
 
 
 @dataclass(frozen=True, eq=False)
@@ -248,14 +254,26 @@ class EvaluationTask:
 
 
 @dataclass(frozen=True)
+class Tuning:
+    """What fine-tuning a copy of a client's model for its evaluation cost."""
+
+    flops: float
+    seconds: float
+
+
+@dataclass(frozen=True)
 class ClientScore:
-    """How a client's model does; it was `trained`, is the `initial` one, or was fitted by `transfer`."""
+    """How a client's model does; it was `trained`, is the `initial` one, or was fitted by `transfer`.
+
+    With a `tuning`, the scores on the client's own splits are those of a fine-tuned copy.
+    """
 
     client: int
     evaluated_as: str
     local_test: Score | None
     local_validation: Score | None
     global_test: Score | None
+    tuning: Tuning | None = None
 
 
 @dataclass(frozen=True)

@@ -230,7 +230,8 @@ class RayBackend:
 
     def _begin(self, plan: RoundPlan) -> _Begun:
         """Give a round's groups to the workers."""
-        broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
+        clients, known = [m.client for m in plan.members], {m.last for m in plan.members}
+        broadcast = self._aggregator.broadcast.remote(plan.round, clients, known)
         groups, waiting = [], {}
         tasks = plan.groups(len(self._workers), self._homes)
         brought = self._placed.bring([(task.group, task) for task in tasks], plan.kept)
@@ -283,8 +284,8 @@ class RayBackend:
 
     def losses(self, plan: EvaluationPlan) -> Losses:
         """Training losses of the models that the plan's clients would receive now."""
-        clients = [m.client for m in plan.members]
-        broadcast = self._aggregator.broadcast.remote(plan.round, clients)
+        clients, known = [m.client for m in plan.members], {m.last for m in plan.members}
+        broadcast = self._aggregator.broadcast.remote(plan.round, clients, known)
         tasks = plan.tasks(len(self._workers), self._homes)
         brought = self._placed.bring(list(enumerate(tasks)))
         pending = [
@@ -293,7 +294,7 @@ class RayBackend:
         ]
         self._cluster.get(brought)
         answers = self._cluster.get(pending)
-        sizes = self._cluster.get(self._aggregator.sizes.remote(broadcast, clients))
+        sizes = self._cluster.get(self._aggregator.sizes.remote(broadcast, plan.members))
         return Losses({c: loss for answer in answers for c, loss in answer.items()}, sizes)
 
     def arrays(self) -> Arrays:

@@ -3,11 +3,8 @@
 from __future__ import annotations
 
 import json
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-
-import numpy as np
 
 from spatl_ray.arrays import Bits
 from spatl_ray.config import Engine, Experiment
@@ -16,16 +13,21 @@ from spatl_ray.data.heterogeneity import held_counts
 from spatl_ray.engine.environment import software
 from spatl_ray.engine.messages import (
     ClientReport,
-    ClientScore,
     Evaluation,
     Facts,
     RoundOutcome,
     SelectionReport,
 )
+from spatl_ray.engine.scores import Row as Row
+from spatl_ray.engine.scores import (
+    accuracy,
+    evaluation_columns,
+    finite,
+    mean,
+    panel_columns,
+    score_columns,
+)
 from spatl_ray.federation.devices import Times
-from spatl_ray.training.evaluate import Score
-
-Row = dict[str, object]
 
 HOLDERS = 100
 """Clients whose samples of each class stand in table `runs`: as many as a picture can show."""
@@ -112,14 +114,14 @@ def round_row(
         "round": round_,
         "participants": len(reports),
         **counts,
-        "train_loss": _mean(r.train_loss for r in reports),
-        **_evaluation_columns(reports, evaluation),
-        **_panel_columns(evaluation, panel),
+        "train_loss": mean(r.train_loss for r in reports),
+        **evaluation_columns(reports, evaluation),
+        **panel_columns(evaluation, panel),
         "bytes_up": up,
         "bytes_down": down,
         "bytes_up_cumulative": ledger.bytes_up,
         "bytes_down_cumulative": ledger.bytes_down,
-        "density": _mean(r.density for r in reports),
+        "density": mean(r.density for r in reports),
         **_selection_means(reports),
         "update_cosine_mean": outcome.drift.cosine,
         "control_norm": outcome.drift.control_norm,
@@ -131,51 +133,6 @@ def round_row(
         "seconds_evaluate": 0.0 if evaluation is None else evaluation.seconds,
         "seconds_total": seconds,
     }
-
-
-def _evaluation_columns(reports: Iterable[ClientReport], evaluation: Evaluation | None) -> Row:
-    """The accuracy columns; those of clients that never trained are apart."""
-    scores = () if evaluation is None else evaluation.clients
-    trained = [s for s in scores if s.evaluated_as == "trained"]
-    others = [s for s in scores if s.evaluated_as != "trained"]
-    own = _own(trained)
-    one = None if evaluation is None else evaluation.global_test
-    return {
-        "global_test_accuracy": (
-            one.accuracy if one else _mean(_accuracy(s.global_test) for s in trained)
-        ),
-        "global_test_loss": one.loss if one else _mean(_loss(s.global_test) for s in trained),
-        "local_test_clients": None if evaluation is None else len(own),
-        "local_test_accuracy_mean": _mean(own),
-        "local_test_accuracy_p10": float(np.percentile(own, 10)) if own else None,
-        "local_test_loss_mean": _mean(_loss(s.local_test) for s in trained),
-        "local_validation_accuracy_mean": _mean(_accuracy(s.local_validation) for s in trained),
-        "after_local_test_accuracy_mean": _mean(_accuracy(r.after_local) for r in reports),
-        "after_global_test_accuracy_mean": _mean(_accuracy(r.after_global) for r in reports),
-        "inference_local_test_accuracy_mean": _mean(_accuracy(r.inference_local) for r in reports),
-        "untrained_clients": None if evaluation is None else len(others),
-        "untrained_local_test_accuracy_mean": _mean(_accuracy(s.local_test) for s in others),
-        "untrained_global_test_accuracy_mean": _mean(_accuracy(s.global_test) for s in others),
-    }
-
-
-def _panel_columns(evaluation: Evaluation | None, panel: int) -> Row:
-    """The own-split mean over the whole panel, the same clients in every round and algorithm.
-
-    Null as long as a member is left out, because it never trained and those are skipped.
-    """
-    scores = () if evaluation is None else evaluation.clients
-    is_whole = evaluation is not None and len(scores) == panel
-    own = _own(scores) if is_whole else []
-    return {
-        "panel_clients": len(own) if is_whole else None,
-        "panel_local_test_accuracy_mean": _mean(own),
-    }
-
-
-def _own(scores: Iterable[ClientScore]) -> list[float]:
-    """The accuracies on own test splits, of those that have one."""
-    return [s.local_test.accuracy for s in scores if s.local_test is not None]
 
 
 def client_rows(
@@ -212,7 +169,7 @@ def client_rows(
                     took_part is not None,
                     flops,
                 ),
-                **_score_columns(scored),
+                **score_columns(scored),
             }
         )
     return rows
@@ -226,15 +183,15 @@ def _report_columns(report: ClientReport, participated: bool, flops: float) -> R
         "status": report.status if participated else None,
         "samples": report.samples if trained else None,
         "steps": report.steps if trained else None,
-        "train_loss": _finite(report.train_loss),
-        "after_local_test_accuracy": _accuracy(report.after_local),
-        "after_global_test_accuracy": _accuracy(report.after_global),
-        "inference_local_test_accuracy": _accuracy(report.inference_local),
+        "train_loss": finite(report.train_loss),
+        "after_local_test_accuracy": accuracy(report.after_local),
+        "after_global_test_accuracy": accuracy(report.after_global),
+        "inference_local_test_accuracy": accuracy(report.inference_local),
         "bytes_up": report.bytes_up,
         "bytes_down": report.bytes_down,
         "density": report.density,
         **_selection_columns(report.selection),
-        "update_norm": _finite(report.update_norm),
+        "update_norm": finite(report.update_norm),
         "control_norm": report.control_norm,
         "flops": flops * report.processed if report.processed else None,
         **_times_columns(report.times),
@@ -259,8 +216,8 @@ def _selection_means(reports: Sequence[ClientReport]) -> Row:
     told = [r.selection for r in reports if r.selection is not None]
     seconds = sum(r.seconds for r in reports if r.selection is not None)
     return {
-        "inference_flops_share_mean": _mean(s.flops_share for s in told),
-        "selection_reward_mean": _mean(s.reward for s in told),
+        "inference_flops_share_mean": mean(s.flops_share for s in told),
+        "selection_reward_mean": mean(s.reward for s in told),
         "selection_evaluations": sum(s.evaluations for s in told) if told else None,
         "selection_share": sum(s.seconds for s in told) / seconds if seconds else None,
     }
@@ -273,21 +230,6 @@ def _times_columns(times: Times | None) -> Row:
         "simulated_seconds_uplink": None if times is None else times.uplink,
         "simulated_seconds_downlink": None if times is None else times.downlink,
         "simulated_seconds": None if times is None else times.total,
-    }
-
-
-def _score_columns(score: ClientScore | None) -> Row:
-    """How a client's model does; empty for one that was not evaluated."""
-    local = None if score is None else score.local_test
-    validation = None if score is None else score.local_validation
-    global_test = None if score is None else score.global_test
-    return {
-        "local_test_accuracy": _accuracy(local),
-        "local_test_loss": _loss(local),
-        "local_validation_accuracy": _accuracy(validation),
-        "global_test_accuracy": _accuracy(global_test),
-        "global_test_loss": _loss(global_test),
-        "evaluated_as": None if score is None else score.evaluated_as,
     }
 
 
@@ -377,21 +319,3 @@ def few_clients(round_: int, there: int, wanted: int, now: object) -> Row:
     """The event of a round with a smaller cohort than wanted."""
     message = f"{there} of {wanted} wanted clients were drawn: no more were available, or chosen"
     return {"time": now, "round": round_, "client": None, "kind": "few clients", "message": message}
-
-
-def _accuracy(score: Score | None) -> float | None:
-    return None if score is None else score.accuracy
-
-
-def _loss(score: Score | None) -> float | None:
-    return None if score is None else _finite(score.loss)
-
-
-def _finite(value: float | None) -> float | None:
-    return value if value is not None and math.isfinite(value) else None
-
-
-def _mean(values: Iterable[float | None]) -> float | None:
-    """The mean of what is known and finite, correctly rounded; None if there is nothing."""
-    known = [v for v in values if v is not None and math.isfinite(v)]
-    return math.fsum(known) / len(known) if known else None

@@ -266,7 +266,7 @@ class Worker:
         self, outcome: Outcome, status: str, reason: str, broadcast: BroadcastBytes
     ) -> ClientReport:
         """The report of a client that trained."""
-        down = broadcast.size(outcome.member.client)
+        down = broadcast.size(outcome.member)
         report = replace(report_of(outcome, status, reason, down, self.algorithm), actor=self.name)
         return self._measured(report, outcome) if outcome.member.measure else report
 

@@ -17,6 +17,10 @@ mean cosine of these movements d_i with their weighted sum, weighted by their le
 |sum_i w_i d_i| / sum_i w_i |d_i|: 1 if all clients pull the same way. "control_norm" is that of c_i before
 the client's round in table clients, and of the server's c after the round in table rounds. "holdings" in
 table runs are the samples of each class that the first 100 clients hold, a list a client.
+
+"finetune_flops" and "seconds_finetune" are what fine-tuning copies of the models for an evaluation cost
+(`evaluation.finetune`). They are in neither "flops" nor "seconds" of table clients; in table rounds the
+seconds of all clients add up, and are part of "seconds_evaluate" with one worker.
 """
 
 from __future__ import annotations
@@ -127,6 +131,8 @@ _ROUNDS = [
     ),
     _count("untrained_clients", pa.int32(), required=False),
     *_fractions("untrained_local_test_accuracy_mean", "untrained_global_test_accuracy_mean"),
+    _number("finetune_flops", "flop"),
+    *_seconds("seconds_finetune"),
     _count("panel_clients", pa.int32(), required=False),
     *_fractions("panel_local_test_accuracy_mean"),
     *_bytes("bytes_up", "bytes_down", "bytes_up_cumulative", "bytes_down_cumulative"),
@@ -158,6 +164,8 @@ _CLIENTS = [
         "after_local_test_accuracy", "after_global_test_accuracy", "inference_local_test_accuracy"
     ),
     _text("evaluated_as", required=False),
+    _number("finetune_flops", "flop"),
+    *_seconds("seconds_finetune"),
     *_bytes("bytes_up", "bytes_down"),
     *_fractions("density", "inference_flops_share", "selection_reward"),
     _count("selection_evaluations", pa.int64(), required=False),

@@ -32,6 +32,15 @@ def update(candidate: Candidate) -> Scores:
     return channel_norms(candidate.space, candidate.update, 2)
 
 
+def mixed(candidate: Candidate) -> Scores:
+    """Geometric mean of `l2` and `update`: salient is what is large and moves.
+
+    Of all means it is the one that needs no common scale: multiplying a layer's weights or movements by a
+    constant changes no order in the layer.
+    """
+    return np.sqrt(l2(candidate) * update(candidate))
+
+
 def random(candidate: Candidate) -> Scores:
     """Random numbers: what any other criterion has to beat."""
     return candidate.generator.random(candidate.space.channels)
@@ -76,6 +85,7 @@ CRITERIA: Mapping[str, Criterion] = {
     "l1": l1,
     "l2": l2,
     "update": update,
+    "mixed": mixed,
     "random": random,
     "taylor": taylor,
     "norm_scale": norm_scale,

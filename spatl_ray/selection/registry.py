@@ -36,4 +36,4 @@ def make_selector(
     if o.inference is not None:
         pruner = Pruner(trace(model, spec, space.groups))
         kept = KeptForInference(o.inference, pruner, over_all)
-    return FixedRatio(space, o.keep, o.keep_layers, o.criterion, over_all, kept)
+    return FixedRatio(space, o.keep, o.keep_layers, o.criterion, over_all, kept, o.keep_schedule)

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
 
 from spatl_ray.arrays import Bits
+from spatl_ray.config import KeepSchedule
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Array, ChannelGroup, Space
 
@@ -60,6 +62,27 @@ def keep_most_salient(space: Space, scores: Scores, ratios: Mapping[str, float])
         best = np.argsort(-own, kind="stable")[:count]
         bits[group.offset + best] = True
     return bits
+
+
+def scheduled(schedule: KeepSchedule | None, keep: float, round_: int) -> float:
+    """The keep ratio of a round: from `start` to `keep`, in equal steps of u = round / rounds, at most 1.
+
+    Linear start + (keep - start) u, cosine keep + (start - keep) (1 + cos(pi u)) / 2, exponential
+    start (keep / start)^u.
+
+    Args:
+        schedule: None for the same ratio in all rounds.
+        keep: the ratio in the end.
+        round_: the round.
+    """
+    if schedule is None or round_ >= schedule.rounds:
+        return keep
+    start, u = schedule.start, round_ / schedule.rounds
+    if schedule.shape == "linear":
+        return start + (keep - start) * u
+    if schedule.shape == "cosine":
+        return keep + (start - keep) * (1 + math.cos(math.pi * u)) / 2
+    return start * math.pow(keep / start, u)
 
 
 def layer_ratios(space: Space, keep: float, own: Mapping[str, float]) -> dict[str, float]:

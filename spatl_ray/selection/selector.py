@@ -9,14 +9,20 @@ from typing import Protocol
 import numpy as np
 
 from spatl_ray.arrays import Bits
-from spatl_ray.config import Inference
+from spatl_ray.config import Inference, KeepSchedule
 from spatl_ray.errors import ConfigError
 from spatl_ray.parameters import Arrays, Space
 from spatl_ray.selection.budget import largest_within
 from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.criteria import Criterion, make_criterion
 from spatl_ray.selection.pruning import Pruned, Pruner
-from spatl_ray.selection.salience import Scores, global_ratios, keep_most_salient, layer_ratios
+from spatl_ray.selection.salience import (
+    Scores,
+    global_ratios,
+    keep_most_salient,
+    layer_ratios,
+    scheduled,
+)
 
 __all__ = ["Candidate", "FixedRatio", "KeptForInference", "Selection", "Selector"]
 
@@ -133,6 +139,7 @@ class FixedRatio:
         criterion: salience of what travels: a name in CRITERIA, or a dotted one.
         over_all: whether channels of all layers compete; each layer keeps at least the floor.
         kept: what is kept for inference, or None.
+        schedule: of the ratios of what travels over rounds, or None.
 
     Raises:
         ConfigError: the encoder has no prunable layer, `keep_layers` names an unknown one, or a
@@ -147,6 +154,7 @@ class FixedRatio:
         criterion: str,
         over_all: bool = False,
         kept: KeptForInference | None = None,
+        schedule: KeepSchedule | None = None,
     ) -> None:
         if not space.groups:
             raise ConfigError(
@@ -158,6 +166,7 @@ class FixedRatio:
         self._over_all = over_all
         self._criterion = make_criterion(criterion, "algorithm.criterion")
         self._kept = kept
+        self._schedule = schedule
         self.flops_floor = 0.0 if kept is None else kept.pruner.floor
 
     def start(self) -> Arrays:
@@ -171,9 +180,12 @@ class FixedRatio:
             ConfigError: scores that cannot be ordered, too few bytes for one channel a layer, or too
                 few FLOPs for the floor of each.
         """
-        scores, ratios = self._criterion(candidate), self._ratios
+        scores, round_ = self._criterion(candidate), candidate.round
         if self._over_all:
-            ratios = global_ratios(candidate.space.groups, scores, self._keep)
+            keep = scheduled(self._schedule, self._keep, round_)
+            ratios = global_ratios(candidate.space.groups, scores, keep)
+        else:
+            ratios = {n: scheduled(self._schedule, r, round_) for n, r in self._ratios.items()}
         travel = travelling(candidate, scores, ratios)
         if self._kept is None:
             return Selection(travel)

@@ -66,6 +66,7 @@ CASES: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
     ),
     "bfloat16": ({}, {"wire": {"uplink": "bfloat16"}}),
     "float16 both ways": ({}, {"wire": {"uplink": "float16", "downlink": "float16"}}),
+    "variates down in bfloat16": ({}, {"wire": {"control": "bfloat16"}}),
     "bfloat16 sent": ({"control": {"variate": "sent"}}, {"wire": {"uplink": "bfloat16"}}),
     "clipped": ({}, {"aggregation": {"clip_norm": 0.05}}),
     "rejected": ({}, {"name": "test_invariants:RejectedSpatl"}),

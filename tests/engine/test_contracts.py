@@ -68,15 +68,6 @@ def test_feddyn_ends_at_the_optimum(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert backend.arrays()["model"] == pytest.approx(optimum, abs=1e-5)
 
 
-def test_fedrep_trains_in_two_phases(tmp_path: Path) -> None:
-    experiment = on_digits(tmp_path, "sketches:FedRep")
-    run(experiment)
-    clients = table(tmp_path, "clients")
-    # Two epochs of the head and one of the body.
-    assert (clients["steps"] == 3 * np.ceil(clients["samples"] / 64)).all()
-    assert not any("predictor" in name for name in server(tmp_path, experiment))
-
-
 def test_fedbabu_never_moves_the_head(tmp_path: Path) -> None:
     body, whole = on_digits(tmp_path, "sketches:FedBabu"), on_digits(tmp_path, "fedavg")
     run(body)

@@ -37,6 +37,7 @@ BY_HAND = {
     "l1": [7, 1, 2, 2, 4],
     "l2": [5, 1, 2**0.5, 2, 8**0.5],
     "update": [1, 10, 2, 0, 1],
+    "mixed": [5**0.5, 10**0.5, 8**0.25, 0, 8**0.25],
     "taylor": [11, 1, 2, 2, 4],
 }
 GRADIENT = np.array([1, -2, 1, 7, 0, 0, 0, 0, 0, 0, 1, -1, 5, 1, -1, 1, 1e9], dtype=np.float32)
@@ -68,6 +69,13 @@ def test_the_built_in_ones_by_hand() -> None:
     assert CRITERIA.keys() == {*BY_HAND, "random", "norm_scale"}
     for name, expected in BY_HAND.items():
         assert make_criterion(name, FIELD)(by_hand()) == pytest.approx(expected, rel=1e-15)
+
+
+def test_the_mixed_ones_order_does_not_depend_on_the_scale_of_either() -> None:
+    model = ModelVector(np.append(100 * WEIGHTS, np.float32(0)), np.zeros(0))
+    scaled = replace(by_hand(), model=model, update=UPDATE / 1000)
+    scores = make_criterion("mixed", FIELD)(scaled)
+    assert scores == pytest.approx(0.1**0.5 * np.array(BY_HAND["mixed"]), rel=1e-6)
 
 
 def test_random_scores_are_those_of_the_decisions_generator() -> None:

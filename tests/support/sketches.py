@@ -76,21 +76,6 @@ class FedDyn(Shared):
         return {**new, MODEL: new[MODEL] - h / self.options["alpha"], "h": h}
 
 
-class FedRep(Algorithm):
-    """Collins et al., ICML 2021: the local head first, then the shared body."""
-
-    def __init__(self, options: Options) -> None:
-        self.options = options
-
-    def is_shared(self, part: str) -> bool:
-        return part != PREDICTOR
-
-    def tasks(self, view: ClientView) -> Sequence[LocalTask]:
-        (task,) = super().tasks(view)
-        phases = (Phase(frozenset({PREDICTOR}), 2), Phase(frozenset({ENCODER}), 1))
-        return (replace(task, phases=phases),)
-
-
 class FedBabu(Shared):
     """Oh et al., ICLR 2022: the head stays as it was initialised while the body is trained."""
 
