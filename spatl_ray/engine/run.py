@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 
 import torch
@@ -19,6 +21,7 @@ from spatl_ray.engine.bookkeeping import note_origin
 from spatl_ray.engine.folders import state_folder
 from spatl_ray.engine.keeper import checkpoints_of
 from spatl_ray.engine.lock import alone
+from spatl_ray.engine.notes import shared_gpus
 from spatl_ray.engine.prepare import make_backend, prepare, refuse_mixed
 from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.rounds import Rounds, RunSummary
@@ -105,7 +108,8 @@ def _carried_out(
         checkpoints.check()
     loggers = make_loggers(experiment)
     _say(listeners, _starting(experiment))
-    backend = backend or make_backend(experiment, data, state_folder(experiment))
+    states = state_folder(experiment)
+    backend = backend or make_backend(experiment, data, states, partial(_say, listeners))
     try:
         facts = backend.start(again=broken_off is not None)
         refuse_mixed(experiment, facts, None if broken_off is None else broken_off.fingerprint)
@@ -114,6 +118,7 @@ def _carried_out(
         job = Rounds(
             experiment, data, blueprint, backend, writer, (*loggers, *listeners), checkpoints
         )
+        job.notes += shared_gpus(facts, datetime.now(UTC))
         job.begin(facts, broken_off)
         with HeldSignals() as signals:
             writer.start(run_row)
