@@ -139,7 +139,8 @@ class RayBackend:
             for index, place in enumerate(places)
         ]
         folders = self._own_folders() if engine.state_mirror else ()
-        job = Job(self._experiment, self._data, self._states, self._token, folders)
+        experiment = self._experiment
+        job = Job(experiment, self._data, self._states, self._token, folders, experiment.run_id)
         self._held, self._folders = Held(ray.put(job)), sorted({folder for _, folder in folders})
         facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)

@@ -27,8 +27,10 @@ from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.rounds import Rounds, RunSummary
 from spatl_ray.engine.signals import HeldSignals
 from spatl_ray.errors import ConfigError
+from spatl_ray.loggers.logged import Logged
 from spatl_ray.loggers.named import Given
 from spatl_ray.loggers.registry import make_loggers
+from spatl_ray.logs import about
 from spatl_ray.results.writer import ResultsWriter
 
 
@@ -115,12 +117,11 @@ def _carried_out(
         refuse_mixed(experiment, facts, None if broken_off is None else broken_off.fingerprint)
         run_row = rows.run_row(experiment, data, facts)
         writer.refuse_other_data(run_row)
-        job = Rounds(
-            experiment, data, blueprint, backend, writer, (*loggers, *listeners), checkpoints
-        )
+        told = (Logged(), *loggers, *listeners)
+        job = Rounds(experiment, data, blueprint, backend, writer, told, checkpoints)
         job.notes += shared_gpus(facts, datetime.now(UTC))
         job.begin(facts, broken_off)
-        with HeldSignals() as signals:
+        with HeldSignals() as signals, about(run_id=experiment.run_id):
             writer.start(run_row)
             return job.to_end(signals)
     finally:
