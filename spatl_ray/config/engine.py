@@ -68,6 +68,8 @@ class Engine(Strict):
     @model_validator(mode="after")
     def _gpus_are_shared_one_way(self) -> Self:
         actors = self.actors_per_gpu
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus must be a whole number above 1, got {self.num_gpus:g}")
         if actors is not None and self.num_gpus:
             raise ValueError(
                 f"num_gpus must be 0 with actors_per_gpu={actors}, which says the same, got {self.num_gpus:g}"

@@ -149,14 +149,14 @@ class ClientActor:
     def __init__(self, index: int, paths: Sequence[str]) -> None:
         extend_path(paths)  # before the job comes: it may hold an own partition's transform
         write_to_stderr()
-        self._index, self._name = index, f"client-actor-{index}"
+        self._index, self._name, self._run_id = index, f"client-actor-{index}", ""
         self._ready: Worker | None = None
 
     def _worker(self, held: Held) -> Worker:
         """The worker, made at the first call."""
         if self._ready is None:
             job = cast(Job, ray.get(held.job))
-            set_about(run_id=job.run_id)
+            self._run_id = job.run_id
             device = choose_device(job.experiment.engine)
             held.check(self._name, fingerprint(device))
             self._ready = Worker(
@@ -167,6 +167,7 @@ class ClientActor:
                 self._name,
                 self._attempts(job),
             )
+        set_about(run_id=self._run_id)  # each call may have a context of its own
         return self._ready
 
     def _attempts(self, job: Job) -> Attempts:

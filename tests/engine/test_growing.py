@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pandas as pd
 import pytest
+from broken_off import without_history
 from growing import Growing, growing
 from identity import assert_identical, everything
 
@@ -32,6 +33,29 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Growing]:
     """No CPU at first, and at most two nodes of one."""
     with growing(tmp_path_factory.mktemp("growing"), {"CPU": 1}, most=2) as found:
         yield found
+
+
+def lost_after(said: str, cluster: Growing, folder: Path, *command: str) -> str:
+    """The same, while which a node is lost once the command has said something; all that it said."""
+    environment = {**cluster.environment, "PYTHONPATH": str(ROOT), "PYTHONUNBUFFERED": "1"}
+    with subprocess.Popen(
+        [sys.executable, *command],
+        env=environment,
+        cwd=folder,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    ) as process:
+        assert process.stdout is not None
+        told, is_lost = "", False
+        for line in process.stdout:
+            told += line
+            if said in line and not is_lost:
+                cluster.lose_a_node()
+                is_lost = True
+        assert process.wait() == 0, told
+    assert is_lost, told
+    return told
 
 
 def given(cluster: Growing, folder: Path, *command: str) -> subprocess.CompletedProcess[str]:
@@ -64,6 +88,22 @@ def test_a_run_makes_it_grow_and_it_shrinks(tmp_path: Path, cluster: Growing) ->
     assert_identical(everything(found), everything(serial))
     actors = pd.read_parquet(tmp_path / "results" / "clients")["actor"].dropna()
     assert actors.nunique() == 2
+
+
+def test_a_spot_node_that_is_lost_costs_a_retried_group(tmp_path: Path, cluster: Growing) -> None:
+    """Both nodes were started for the run; what is left, or comes after, ends it to the serial bits."""
+    longer = [*TINY, "rounds=60", "evaluation.every=10", "checkpoints.seconds=0"]
+    engine = [f"engine.address={cluster.address}", "engine.workers=2", "results.folder=results"]
+    waits = [*engine, "engine.wait_for_workers=150"]
+    lost_after("round 5 (", cluster, tmp_path, "-c", SPATL, "run", "demo", *longer, *waits)
+    found, serial = (
+        load_experiment(
+            "demo", [*longer, f"results.folder={tmp_path / f}", "engine.backend=serial"]
+        )
+        for f in ("results", "serial")
+    )
+    run(serial)
+    assert_identical(*(without_history(everything(each)) for each in (found, serial)))
 
 
 @pytest.mark.parametrize(

@@ -21,7 +21,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from processes import children
+from processes import children, parent
 
 HEAD_ID = "f" * 51 + "00000"
 """What the fake provider calls the head."""
@@ -40,10 +40,12 @@ class Growing:
     Attributes:
         address: what `engine.address` names.
         environment: of who joins it; it has the cluster's token.
+        head: the process that started the head's others.
     """
 
     address: str
     environment: dict[str, str]
+    head: int
 
     def alive(self) -> list[float]:
         """CPUs of each node that is there, without the head."""
@@ -59,6 +61,17 @@ class Growing:
             check=True,
         )
         return [cpus for cpus in json.loads(done.stdout.splitlines()[-1]) if cpus]
+
+    def lose_a_node(self) -> None:
+        """Kill one that is not the head, with all that runs on it, as a cloud takes a spot machine away."""
+        raylet, *_ = (
+            pid
+            for pid in _descendants(self.head)
+            if parent(pid) != self.head and _command(pid).endswith("/raylet")
+        )
+        for pid in [raylet, *_descendants(raylet)]:
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGKILL)
 
     def shrinks(self) -> bool:
         """Whether all but the head end once they are idle."""
@@ -109,7 +122,7 @@ def growing(folder: Path, node: Mapping[str, float], most: int) -> Iterator[Grow
     )
     try:
         _wait_for(address, process)
-        yield Growing(address, joining)
+        yield Growing(address, joining, process.pid)
     finally:
         ended = _descendants(process.pid)
         process.send_signal(signal.SIGTERM)
@@ -164,6 +177,13 @@ def _descendants(process: int) -> list[int]:
     """All that a process started, and what those did."""
     own = children(process)
     return [*own, *(other for each in own for other in _descendants(each))]
+
+
+def _command(process: int) -> str:
+    """What a process runs."""
+    with suppress(OSError):  # it has ended since
+        return Path(f"/proc/{process}/cmdline").read_bytes().split(b"\0")[0].decode()
+    return ""
 
 
 def _wait_for(address: str, process: subprocess.Popen[bytes]) -> None:
