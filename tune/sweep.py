@@ -143,9 +143,9 @@ def _run_all(
     import ray
 
     from tune.board import View
-    from tune.tasks import Board, Started, start
+    from tune.tasks import Started, make_board, start
 
-    board = Board.remote()  # type: ignore[attr-defined]
+    board = make_board()
     losses: Counter[str] = Counter()
     waiting = sorted(todo, key=lambda cell: -seconds[_id(cell)])
     started: dict[str, Started] = {}

@@ -23,8 +23,8 @@ class Engine(Strict):
         num_gpus: GPUs a ClientActor reserves; a fraction shares one.
         actors_per_gpu: ClientActors that share a GPU, instead of num_gpus; `auto` measures before the first
             round, on each kind of GPU, how many fit into its memory and still make it faster.
-        wait_for_workers: seconds to wait for a cluster that grows until it holds all workers; 0 refuses at
-            once what it does not hold now.
+        wait_for_workers: seconds to wait for a cluster that grows until it holds all workers (one, if their
+            number is None); 0 refuses at once what it does not hold now.
         device: to train on; `auto` is cuda if any of a GPU is reserved, else cpu.
         allow_mixed: let workers of different CPU capability or software run together, and go on with a run
             that others began, which gives up bit-identical results.

@@ -82,9 +82,14 @@ def needs_gpu(engine: Engine) -> bool:
     return engine.num_gpus > 0 or engine.actors_per_gpu is not None
 
 
+def takes_anything(engine: Engine) -> bool:
+    """Whether a worker reserves anything at all: where none does, nodes hold any number."""
+    return engine.num_cpus > 0 or needs_gpu(engine)
+
+
 def most_workers(shares: Shares, nodes: Sequence[Resources]) -> int:
     """As many ClientActors as the nodes of a cluster hold; arguments are those of `count_workers`."""
-    if not (shares.engine.num_cpus or needs_gpu(shares.engine)):
+    if not takes_anything(shares.engine):
         return os.cpu_count() or 1
     return sum(map(shares.held, nodes))
 

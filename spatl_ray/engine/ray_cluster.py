@@ -40,6 +40,7 @@ from spatl_ray.engine.capacity import (
     gpus_of,
     most_workers,
     seats,
+    takes_anything,
 )
 from spatl_ray.errors import EngineError, LostError, SpatlError
 
@@ -147,7 +148,8 @@ class RayCluster:
         """
         shares, there = self._shares(), self.there()
         most, wanted = most_workers(shares, list(there.values())), self._engine.workers or 1
-        if self._engine.wait_for_workers and most < (1 if fewer else wanted):
+        grows = self._engine.wait_for_workers > 0 and takes_anything(self._engine)
+        if grows and most < (1 if fewer else wanted):
             self.workers = wanted
             return self._grown(most, say)
         self.workers = count_workers(shares, list(there.values()), fewer)

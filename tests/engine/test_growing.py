@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pandas as pd
@@ -138,3 +140,26 @@ def test_a_sweep_makes_it_grow_and_it_shrinks(tmp_path: Path, cluster: Growing) 
     runs = pd.read_parquet(tmp_path / "results" / "runs")
     assert runs["status"].tolist() == ["finished"] * 2
     assert cluster.shrinks()
+
+
+def test_a_sweep_goes_on_with_a_run_whose_node_is_lost(tmp_path: Path, cluster: Growing) -> None:
+    """The only node, once the run has a checkpoint; another one is started for it."""
+    assert cluster.shrinks()
+    longer = GRID.replace("rounds: 2", "rounds: 100, checkpoints.seconds: 0").replace(
+        "[0, 1]", "[0]"
+    )
+    (tmp_path / "grid.yaml").write_text(longer, encoding="utf-8")
+    command = [str(ROOT / "tune" / "sweep.py"), "grid.yaml", "results.folder=results"]
+    options = ["--no-estimate", "--parallel", "1", "--address", cluster.address]
+    with ThreadPoolExecutor(1) as threads:
+        ended = threads.submit(given, cluster, tmp_path, *command, *options)
+        while not any((tmp_path / "results" / "checkpoints").rglob("*")) and not ended.done():
+            time.sleep(0.1)
+        cluster.lose_a_node()
+        done = ended.result()
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "its node is lost, it goes on elsewhere" in done.stdout
+    runs = pd.read_parquet(tmp_path / "results" / "runs")
+    assert runs["status"].tolist() == ["finished"]
+    rounds = pd.read_parquet(tmp_path / "results" / "rounds")
+    assert rounds["round"].tolist() == list(range(100))
