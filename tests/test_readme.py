@@ -94,7 +94,7 @@ def test_a_shown_experiment_is_valid_as_pasted(
 
 def commands(program: str) -> list[list[str]]:
     """The arguments of each call of a program in the code blocks; a loop over algorithms by its last."""
-    lines = "".join(blocks("")).replace("$a", "spatl").splitlines()
+    lines = "".join(blocks("")).replace("\\\n", "").replace("$a", "spatl").splitlines()
     split = [shlex.split(line, comments=True) for line in lines]
     return [arguments[1:] for arguments in split if arguments[:1] == [program]]
 

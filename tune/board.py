@@ -72,6 +72,13 @@ class View:
         if continued:
             self._continued.add(run_id)
 
+    def lost(self, run_id: str) -> Cell:
+        """A run's node is gone; the run is taken up again."""
+        cell = self.running.pop(run_id)
+        where = ", ".join(cell.values.values())
+        self.console.print(Text(f"{where}: its node is lost, it goes on elsewhere"), soft_wrap=True)
+        return cell
+
     def end(self, run_id: str, status: str, error: str) -> None:
         """A run ended."""
         cell = self.running.pop(run_id)

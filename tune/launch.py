@@ -5,8 +5,9 @@ from __future__ import annotations
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -97,7 +98,7 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
                 search_alg=source.searcher,
                 scheduler=scheduler(study),
                 num_samples=source.samples,
-                max_concurrent_trials=_alive(study, launch, at_once(experiment, there)),
+                max_concurrent_trials=_alive(study, launch, partial(at_once, experiment, there)),
                 reuse_actors=True,
             ),
             run_config=ray_tune.RunConfig(
@@ -114,15 +115,16 @@ def run_trials(study: Study, book: Book, experiment: Experiment, launch: Launch)
         raise KeyboardInterrupt
 
 
-def _alive(study: Study, launch: Launch, held: int) -> int | None:
+def _alive(study: Study, launch: Launch, held: Callable[[], int]) -> int | None:
     """How many trials have begun and not ended; of PBT all: it compares those only, and lets them take turns.
 
     Args:
         study: the search.
         launch: how it is run.
-        held: how many trials the cluster holds at once.
+        held: how many trials the cluster holds at once; not asked where a number is given, for which a
+            cluster that grows may still have to.
     """
-    return None if study.scheduler == PBT else launch.concurrent or held
+    return None if study.scheduler == PBT else launch.concurrent or held()
 
 
 def _searched(study: Study, book: Book, entries: Sequence[Entry], launch: Launch) -> _Source:

@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from spatl_ray.config import Experiment
+from spatl_ray.engine.capacity import gpus_of
 from spatl_ray.errors import ConfigError, EngineError
 
 Bundle = dict[str, float]
@@ -28,10 +29,16 @@ def bundles(experiment: Experiment) -> list[Bundle]:
     actors, so that it takes nothing; the aggregator takes nothing either.
 
     Raises:
-        ConfigError: a process takes nothing, so that any number would run at once.
+        ConfigError: a process takes nothing, so that any number would run at once, or what has to be
+            measured first.
     """
     engine = experiment.engine
-    own = {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
+    if engine.actors_per_gpu == "auto":
+        raise ConfigError(
+            "engine.actors_per_gpu must be a number in a search or a sweep, which reserve before anything "
+            'can be measured, got auto: event "shared GPUs" of a single run tells it'
+        )
+    own = {"CPU": engine.num_cpus, "GPU": gpus_of(engine)}
     one = {name: amount for name, amount in own.items() if amount}
     if not one:
         raise ConfigError(

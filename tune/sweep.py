@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import os
 import sys
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,12 @@ from tune.command import carried_out, console, positive
 from tune.grid import Cell, Grid, described, read_grid
 
 NEW, FINISHED, FAILED, BROKEN_OFF = "new", "finished", "failed", "broken off"
+
+LOST = "lost"
+"""What became of a run whose node is gone."""
+
+MOST_LOSSES = 3
+"""How often a run is taken up again after its node was lost, as a spot machine may be."""
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -136,16 +143,18 @@ def _run_all(
     import ray
 
     from tune.board import View
-    from tune.tasks import Board, Started, start
+    from tune.tasks import Started, make_board, start
 
-    board = Board.remote()  # type: ignore[attr-defined]
+    board = make_board()
+    losses: Counter[str] = Counter()
     waiting = sorted(todo, key=lambda cell: -seconds[_id(cell)])
     started: dict[str, Started] = {}
     with View(console, grid.axes, seconds, slots) as view:
         while waiting or started:
             while waiting and len(started) < slots:
                 cell = waiting.pop(0)
-                continued = before[_id(cell)] != NEW
+                now = statuses([cell]) if losses[_id(cell)] else before
+                continued = now[_id(cell)] != NEW
                 started[_id(cell)] = start(cell.experiment, sys.path, board, continued)
                 view.begin(cell, continued)
             references = [each.reference for each in started.values()]
@@ -154,20 +163,26 @@ def _run_all(
             for run_id in [name for name, each in started.items() if each.reference in ended]:
                 task = started.pop(run_id)
                 task.release()
-                view.end(run_id, *_outcome(task.reference))
+                status, error = _outcome(task.reference)
+                losses[run_id] += status == LOST
+                if status == LOST and losses[run_id] <= MOST_LOSSES:
+                    waiting.insert(0, view.lost(run_id))
+                else:
+                    view.end(run_id, FAILED if status == LOST else status, error)
 
 
 def _outcome(reference: object) -> tuple[str, str]:
     """How a run ended, and why if it failed."""
     import ray
-    from ray.exceptions import RayError
+    from ray.exceptions import NodeDiedError, RayError
 
     try:
         status, error = ray.get(reference)  # type: ignore[call-overload]
         return str(status), str(error)
     except RayError as problem:
         lines = str(problem).strip().splitlines()
-        return FAILED, lines[-1] if lines else type(problem).__name__
+        status = LOST if isinstance(problem, NodeDiedError) else FAILED
+        return status, lines[-1] if lines else type(problem).__name__
 
 
 def _plan(grid: Grid, before: Mapping[str, str]) -> Table:

@@ -9,7 +9,10 @@ from typing import Any
 
 import ray
 from ray.util.placement_group import placement_group, remove_placement_group
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from spatl_ray.callbacks import Callback, Row
 from spatl_ray.config import Experiment
@@ -45,6 +48,12 @@ class Board:
     def take(self) -> dict[str, State]:
         """All of it."""
         return self._states
+
+
+def make_board() -> Any:
+    """A board where this process is: another node may be lost before the sweep ends."""
+    here = NodeAffinitySchedulingStrategy(ray.get_runtime_context().get_node_id(), soft=False)
+    return Board.options(scheduling_strategy=here).remote()  # type: ignore[attr-defined]
 
 
 class _Tells(Callback):

@@ -9,6 +9,9 @@ from pydantic import AfterValidator, Field, field_validator, model_validator
 from spatl_ray.addresses import refuse_other_than_s3
 from spatl_ray.config.base import Count, NonNegative, Positive, Strict, one_of
 
+MOST_ACTORS = 10_000
+"""On a GPU: Ray counts parts of one in ten-thousandths."""
+
 
 class Engine(Strict):
     """What runs the clients.
@@ -19,7 +22,11 @@ class Engine(Strict):
             goes on after a loss takes fewer if no more fit.
         num_cpus: CPUs a ClientActor reserves.
         num_gpus: GPUs a ClientActor reserves; a fraction shares one.
-        device: to train on; `auto` is cuda if num_gpus is over 0, else cpu.
+        actors_per_gpu: ClientActors that share a GPU, instead of num_gpus; `auto` measures before the first
+            round, on each kind of GPU, how many fit into its memory and still make it faster.
+        wait_for_workers: seconds to wait for a cluster that grows until it holds all workers (one, if their
+            number is None); 0 refuses at once what it does not hold now.
+        device: to train on; `auto` is cuda if any of a GPU is reserved, else cpu.
         allow_mixed: let workers of different CPU capability or software run together, and go on with a run
             that others began, which gives up bit-identical results.
         address: of a running Ray cluster, or None to start Ray on this machine.
@@ -41,6 +48,8 @@ class Engine(Strict):
     workers: Count | None = None
     num_cpus: NonNegative = 1.0
     num_gpus: NonNegative = 0.0
+    actors_per_gpu: Literal["auto"] | Annotated[int, Field(ge=1, le=MOST_ACTORS)] | None = None
+    wait_for_workers: NonNegative = 0.0
     device: Literal["auto", "cpu", "cuda"] = "auto"
     allow_mixed: bool = False
     address: str | None = None
@@ -55,6 +64,26 @@ class Engine(Strict):
     def _mirrors_need_nodes(self) -> Self:
         if self.state_mirror and self.backend == "serial":
             raise ValueError("state_mirror must be false with backend serial, which has one node")
+        return self
+
+    @model_validator(mode="after")
+    def _gpus_are_shared_one_way(self) -> Self:
+        actors = self.actors_per_gpu
+        if self.num_gpus > 1 and self.num_gpus % 1:
+            raise ValueError(f"num_gpus must be a whole number above 1, got {self.num_gpus:g}")
+        if actors is not None and self.num_gpus:
+            raise ValueError(
+                f"num_gpus must be 0 with actors_per_gpu={actors}, which says the same, got {self.num_gpus:g}"
+            )
+        if actors == "auto" and self.backend == "serial":
+            raise ValueError(
+                "actors_per_gpu must not be auto with backend serial, which is one process"
+            )
+        if actors == "auto" and self.wait_for_workers:
+            raise ValueError(
+                "wait_for_workers must be 0 with actors_per_gpu=auto, which is measured on GPUs that are "
+                f"there, got {self.wait_for_workers:g}"
+            )
         return self
 
 

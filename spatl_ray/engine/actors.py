@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 import shutil
 import sys
 import tempfile
@@ -38,6 +37,7 @@ from spatl_ray.engine.messages import (
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.worker import Worker
 from spatl_ray.errors import LostError
+from spatl_ray.logs import logger, set_about, write_to_stderr
 from spatl_ray.parameters import Arrays, ModelVector
 from spatl_ray.state.store import forget_undone, sync_states
 from spatl_ray.training.evaluate import Score
@@ -62,7 +62,7 @@ def _ended(pid: int) -> str:
         if any(worker.exit_type == low for worker in own):
             return LOW_ON_MEMORY
     except Exception as error:  # of another version of Ray: the death itself is told anyway
-        logging.getLogger(__name__).debug("how process %d ended is not known: %s", pid, error)
+        logger(__name__).debug("how process %d ended is not known: %s", pid, error)
     return ""
 
 
@@ -76,7 +76,7 @@ class Job:
     """What a worker needs of a run; it lies once in the object store.
 
     `places` holds each worker's node and the folder of states that this node has of its own; nothing if
-    all nodes share the folder.
+    all nodes share the folder. `run_id` is for messages.
     """
 
     experiment: Experiment
@@ -84,6 +84,7 @@ class Job:
     states: Path
     token: str
     places: tuple[tuple[str, str], ...] = ()
+    run_id: str = ""
 
     def folder(self, index: int) -> Path:
         """Where a worker finds states.
@@ -148,13 +149,15 @@ class ClientActor:
 
     def __init__(self, index: int, paths: Sequence[str]) -> None:
         extend_path(paths)  # before the job comes: it may hold an own partition's transform
-        self._index, self._name = index, f"client-actor-{index}"
+        write_to_stderr()
+        self._index, self._name, self._run_id = index, f"client-actor-{index}", ""
         self._ready: Worker | None = None
 
     def _worker(self, held: Held) -> Worker:
         """The worker, made at the first call."""
         if self._ready is None:
             job = cast(Job, ray.get(held.job))
+            self._run_id = job.run_id
             device = choose_device(job.experiment.engine)
             held.check(self._name, fingerprint(device))
             self._ready = Worker(
@@ -165,6 +168,7 @@ class ClientActor:
                 self._name,
                 self._attempts(job),
             )
+        set_about(run_id=self._run_id)  # each call may have a context of its own
         return self._ready
 
     def _attempts(self, job: Job) -> Attempts:

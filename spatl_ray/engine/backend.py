@@ -40,6 +40,13 @@ Done = Callable[[int], None]
 Following = Callable[[Sequence[ClientReport]], "RoundPlan | None"]
 """Called with a round's final reports: the next round, if it may begin before this one's model is there."""
 
+Say = Callable[[str], None]
+"""Told of something that may take long before the first round."""
+
+
+def say_nothing(step: str) -> None:
+    """Nobody listens."""
+
 
 def nothing_follows(reports: Sequence[ClientReport]) -> None:
     """The next round waits until this one has ended."""
@@ -67,17 +74,20 @@ class RoundPlan:
     together: int = 1
     kept: tuple[int, ...] = ()
 
-    def groups(self, workers: int, homes: Integers | None = None) -> list[GroupTask]:
+    def groups(
+        self, workers: int, homes: Integers | None = None, speeds: Sequence[float] | None = None
+    ) -> list[GroupTask]:
         """The members placed on workers; those without work are left out.
 
         Args:
             workers: number of workers.
             homes: the worker that holds the state of each client of the federation, -1 for none.
+            speeds: of the workers, shape (workers,); None for equal ones.
         """
         batches, costs = self._batches()
         if self.together > 1:
             homes = None  # A batch is no client's.
-        placed = assign(costs, workers, _homes_of([first for first, *_ in batches], homes))
+        placed = assign(costs, workers, _homes_of([first for first, *_ in batches], homes), speeds)
         return [
             GroupTask(
                 round=self.round,
@@ -113,14 +123,17 @@ class EvaluationPlan:
     members: tuple[PanelMember, ...]
     costs: tuple[float, ...]
 
-    def tasks(self, workers: int, homes: Integers | None = None) -> list[EvaluationTask]:
+    def tasks(
+        self, workers: int, homes: Integers | None = None, speeds: Sequence[float] | None = None
+    ) -> list[EvaluationTask]:
         """The panel placed on workers; some may be empty.
 
         Args:
             workers: number of workers.
             homes: the worker that holds the state of each client of the federation, -1 for none.
+            speeds: of the workers, shape (workers,); None for equal ones.
         """
-        placed = assign(self.costs, workers, _homes_of(self.members, homes))
+        placed = assign(self.costs, workers, _homes_of(self.members, homes), speeds)
         return [
             EvaluationTask(self.round, self.lr, tuple(self.members[i] for i in group), None)
             for group in placed

@@ -18,10 +18,13 @@ from spatl_ray.engine.messages import BroadcastBytes, ClientReport, GroupTask, M
 from spatl_ray.engine.outcome import Outcome, check_finite, report_of_failed, simulated_times
 from spatl_ray.engine.profile import Spans
 from spatl_ray.errors import AggregationError, ConfigError, EngineError, StateError, WireError
+from spatl_ray.logs import about, logger
 from spatl_ray.state.store import StateStore
 from spatl_ray.training.local import Job, LocalResult, Trainer, go_together
 from spatl_ray.update import Parts, Update
 from spatl_ray.wire.codec import decode_broadcast, encode
+
+log = logger(__name__)
 
 MACHINE_FAULTS = (
     OSError,
@@ -123,6 +126,8 @@ class LocalRounds:
             return None
         cause = self.attempts.cause(task.round, member.client)
         error = ClientDiedError(f"its {deaths} processes died{cause and f': {cause}'}")
+        with about(round=task.round, client=member.client):
+            log.warning("%s", error)
         return report_of_failed(error, task, member, broadcast.size(member))
 
     def _tried(
@@ -138,6 +143,8 @@ class LocalRounds:
             with self.spans.of(f"client {member.client}"), limit:
                 return action()
         except Exception as error:
+            with about(round=task.round, client=member.client):
+                log.warning("did not train to its end", exc_info=True)
             if _is_of_the_machine(error):
                 raise
             return report_of_failed(error, task, member, broadcast.size(member))

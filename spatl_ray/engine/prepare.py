@@ -9,7 +9,7 @@ import torch
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import Dataset, load_dataset
 from spatl_ray.data.federated import FederatedData, federate
-from spatl_ray.engine.backend import Backend, SerialBackend
+from spatl_ray.engine.backend import Backend, Say, SerialBackend, say_nothing
 from spatl_ray.engine.blueprint import Blueprint, make_blueprint
 from spatl_ray.engine.checks import check, combined, faults_without_data, faults_without_model
 from spatl_ray.engine.messages import Facts
@@ -41,13 +41,15 @@ def prepare(
     return data, blueprint
 
 
-def make_backend(experiment: Experiment, data: FederatedData, states: Path) -> Backend:
+def make_backend(
+    experiment: Experiment, data: FederatedData, states: Path, say: Say = say_nothing
+) -> Backend:
     """The backend that the config names; Ray is imported only if it is asked for."""
     if experiment.engine.backend == "serial":
         return SerialBackend(experiment, data, states)
     from spatl_ray.engine.ray_backend import RayBackend
 
-    return RayBackend(experiment, data, states)
+    return RayBackend(experiment, data, states, say)
 
 
 def refuse_mixed(experiment: Experiment, facts: list[Facts], began: str | None = None) -> None:

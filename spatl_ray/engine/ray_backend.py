@@ -8,6 +8,7 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -32,12 +33,16 @@ from spatl_ray.engine.backend import (
     EvaluationPlan,
     Following,
     RoundPlan,
+    Say,
     needs_payloads,
     nothing_follows,
+    say_nothing,
     settled,
 )
+from spatl_ray.engine.capacity import Kind, kind_of
 from spatl_ray.engine.clock import surplus
 from spatl_ray.engine.folders import node_folders
+from spatl_ray.engine.gpu_probe import best, told
 from spatl_ray.engine.messages import (
     ClientReport,
     Evaluation,
@@ -50,6 +55,8 @@ from spatl_ray.engine.messages import (
 from spatl_ray.engine.placed_states import PlacedStates
 from spatl_ray.engine.profile import Span
 from spatl_ray.engine.ray_cluster import RayCluster
+from spatl_ray.engine.ray_probe import measured
+from spatl_ray.engine.speeds import Speeds
 from spatl_ray.errors import EngineError
 from spatl_ray.parameters import Arrays
 
@@ -88,14 +95,18 @@ class RayBackend:
         experiment: the config.
         data: the federated data set; it is put into the object store once.
         states: folder of client states, on storage that all nodes share.
+        say: told what takes long while everything comes up.
     """
 
-    def __init__(self, experiment: Experiment, data: FederatedData, states: Path) -> None:
+    def __init__(
+        self, experiment: Experiment, data: FederatedData, states: Path, say: Say = say_nothing
+    ) -> None:
         self._experiment = experiment
         self._data = data
         self._states = states
         self._full = needs_payloads(experiment)
         self._picks = experiment.asked_size > experiment.cohort_size
+        self._say = say
         self._cluster = RayCluster(experiment.engine)
         self._held = NOTHING
         self._workers: list[Any] = []
@@ -104,32 +115,40 @@ class RayBackend:
         self._homes = np.full(experiment.clients, NOWHERE, dtype=np.int64)
         self._aggregator: Any = None
         self._begun: _Begun | None = None
+        self._told: dict[Kind, str] = {}
         self._token = uuid4().hex[:12]
 
     def start(self, again: bool = False) -> list[Facts]:
         """Start or join Ray, check its resources, bring the actors up."""
         self._cluster.connect()
-        engine = self._experiment.engine
-        count = self._cluster.count(fewer=again)
-        paths = tuple(sys.path)
+        engine, paths = self._experiment.engine, tuple(sys.path)
+        say = say_nothing if again else self._say
+        if engine.actors_per_gpu == "auto":
+            self._measure_gpus(paths, say)
+        places = self._cluster.places(fewer=again, say=say)
         aggregator: Any = AggregatorActor.options(num_cpus=0)  # type: ignore[attr-defined]
         self._aggregator = aggregator.remote(self._experiment, self._data.dataset.spec, paths)
-        client: Any = ClientActor.options(  # type: ignore[attr-defined]
-            num_cpus=engine.num_cpus,
-            num_gpus=engine.num_gpus,
-            max_restarts=FOR_EVER,
-            max_task_retries=RETRIES,
-        )
-        self._workers = [client.remote(index, paths) for index in range(count)]
-        places = self._places() if engine.state_mirror else ()
-        job = Job(self._experiment, self._data, self._states, self._token, places)
-        self._held, self._folders = Held(ray.put(job)), sorted({folder for _, folder in places})
+        client: Any = ClientActor
+        common = {
+            "num_cpus": engine.num_cpus,
+            "max_restarts": FOR_EVER,
+            "max_task_retries": RETRIES,
+        }
+        self._workers = [
+            client.options(**common, **place).remote(index, paths)
+            for index, place in enumerate(places)
+        ]
+        folders = self._own_folders() if engine.state_mirror else ()
+        experiment = self._experiment
+        job = Job(experiment, self._data, self._states, self._token, folders, experiment.run_id)
+        self._held, self._folders = Held(ray.put(job)), sorted({folder for _, folder in folders})
         facts: list[Facts] = self._started([w.facts.remote(self._held) for w in self._workers])
         self._check_server(facts)
         if not engine.allow_mixed:  # Nobody who follows one that dies may give other bits.
             kinds = frozenset(fact.fingerprint for fact in facts)
             self._held = replace(self._held, fingerprints=kinds)
         self._nodes = self._cluster.nodes = [fact.hardware["node"] for fact in facts]
+        self._speeds = Speeds(self._nodes)
         mirrored = self._experiment.clients if engine.state_mirror else None
         held, get = self._held, self._cluster.get
         if facts[0].has_states:
@@ -137,7 +156,32 @@ class RayBackend:
         else:  # What lies there is an earlier run's.
             workers, nodes, mirrored = self._workers[:1], self._nodes[:1], None
         self._placed = PlacedStates(workers, nodes, held, get, self._states, mirrored, again)
-        return facts
+        return self._with_gpus(facts)
+
+    def _measure_gpus(self, paths: Sequence[str], say: Say) -> None:
+        """Find out how many actors a GPU of each kind is best shared by, unless that is known already."""
+        there, known = self._cluster.there(), self._cluster.measured
+        if not any(node.get("GPU") and kind_of(node) not in known for node in there.values()):
+            return
+        say("measuring how many actors share a GPU best")
+        get = partial(self._cluster.get, limit=START_SECONDS)
+        for kind, (tried, memory) in measured(
+            get, self._experiment, self._data, paths, there, known
+        ).items():
+            known[kind] = best(tried, memory)
+            self._told[kind] = told(tried, memory)
+
+    def _with_gpus(self, facts: Sequence[Facts]) -> list[Facts]:
+        """The workers' facts, with what was measured of their nodes' GPUs."""
+        if not self._told:
+            return list(facts)
+        kinds = {name: kind_of(node) for name, node in self._cluster.there().items()}
+        found = []
+        for fact in facts:
+            kind = kinds.get(str(fact.hardware["node"]), ())
+            gpu = {"gpu": " ".join(kind), "shared": self._told.get(kind, "")}
+            found.append(replace(fact, hardware={**fact.hardware, **gpu}))
+        return found
 
     def _started(self, references: list[Any]) -> list[Any]:
         """What starting actors answer."""
@@ -148,7 +192,7 @@ class RayBackend:
                 f"the actors did not start within {START_SECONDS:.0f} seconds"
             ) from error
 
-    def _places(self) -> tuple[tuple[str, str], ...]:
+    def _own_folders(self) -> tuple[tuple[str, str], ...]:
         """Each worker's node, and its folder of states there."""
         found = self._started([worker.node.remote(self._states) for worker in self._workers])
         folders = node_folders(dict(found))
@@ -209,6 +253,7 @@ class RayBackend:
         if not self._picks:
             reports = self._collect(list(begun.waiting), done)
         trained = time.perf_counter()
+        self._learn_speeds(plan, begun.tasks, reports)
         copies = [] if self._full else self._copy(begun, reports)
         if not self._full and (after := following(reports)) is not None:
             self._begun = self._begin(after)
@@ -224,6 +269,16 @@ class RayBackend:
         self._cluster.get(copies or self._copy(begun, final))
         return RoundOutcome(final, trained - start, stepped.seconds, stepped.drift)
 
+    def _learn_speeds(
+        self, plan: RoundPlan, tasks: Sequence[GroupTask], reports: Sequence[ClientReport]
+    ) -> None:
+        """Take in how long each worker's clients took."""
+        costs = dict(zip((m.client for m in plan.members), plan.costs, strict=True))
+        workers = {client: task.group for task in tasks for client in task.clients}
+        self._speeds.learn(
+            (workers[r.client], costs[r.client], r.seconds) for r in reports if r.seconds
+        )
+
     def _copy(self, begun: _Begun, reports: Sequence[ClientReport]) -> list[Any]:
         """Have a round's new states copied to where they have to be, too."""
         return self._placed.copy(begun.tasks, {r.client for r in reports if r.counts})
@@ -233,7 +288,7 @@ class RayBackend:
         clients, known = [m.client for m in plan.members], {m.last for m in plan.members}
         broadcast = self._aggregator.broadcast.remote(plan.round, clients, known)
         groups, waiting = [], {}
-        tasks = plan.groups(len(self._workers), self._homes)
+        tasks = plan.groups(len(self._workers), self._homes, self._speeds.of_workers())
         brought = self._placed.bring([(task.group, task) for task in tasks], plan.kept)
         for task in tasks:
             worker = self._workers[task.group]
@@ -267,10 +322,12 @@ class RayBackend:
         """Evaluate the panel on all workers."""
         start = time.perf_counter()
         broadcast = self._aggregator.broadcast.remote(plan.round, [m.client for m in plan.members])
-        # The last worker has the lightest group: it evaluates the global model as well.
-        whole = self._aggregator.global_model.remote()
-        models = [None] * (len(self._workers) - 1) + [whole]
-        tasks = plan.tasks(len(self._workers), self._homes)
+        speeds = self._speeds.of_workers()
+        # The last one of equally fast workers has the lightest group: it evaluates the global model as well.
+        most = max(range(len(speeds)), key=lambda worker: (speeds[worker], worker))
+        models: list[Any] = [None] * len(speeds)
+        models[most] = self._aggregator.global_model.remote()
+        tasks = plan.tasks(len(self._workers), self._homes, speeds)
         brought = self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.evaluate.remote(self._held, task, broadcast, model)
@@ -286,7 +343,7 @@ class RayBackend:
         """Training losses of the models that the plan's clients would receive now."""
         clients, known = [m.client for m in plan.members], {m.last for m in plan.members}
         broadcast = self._aggregator.broadcast.remote(plan.round, clients, known)
-        tasks = plan.tasks(len(self._workers), self._homes)
+        tasks = plan.tasks(len(self._workers), self._homes, self._speeds.of_workers())
         brought = self._placed.bring(list(enumerate(tasks)))
         pending = [
             worker.losses.remote(self._held, task, broadcast)

@@ -7,7 +7,7 @@ import math
 import os
 import signal
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from typing import Any
 
@@ -24,9 +24,24 @@ from ray.exceptions import (
     WorkerCrashedError,
 )
 from ray.job_config import JobConfig
+from ray.util.placement_group import placement_group, remove_placement_group
+from ray.util.scheduling_strategies import (
+    NodeAffinitySchedulingStrategy,
+    PlacementGroupSchedulingStrategy,
+)
 
 from spatl_ray.config import Engine
-from spatl_ray.engine.schedule import count_workers, most_workers
+from spatl_ray.engine.capacity import (
+    Kind,
+    Resources,
+    Shares,
+    asked,
+    count_workers,
+    gpus_of,
+    most_workers,
+    seats,
+    takes_anything,
+)
 from spatl_ray.errors import EngineError, LostError, SpatlError
 
 GONE = (
@@ -67,11 +82,14 @@ class RayCluster:
     Attributes:
         workers: number of ClientActors that there should be.
         nodes: the name of each one's node, once it is known.
+        measured: actors on a GPU of each kind, where that is not the config's.
     """
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
         self._is_own = False
+        self._group: Any = None
+        self.measured: dict[Kind, int] = {}
         self.workers = 0
         self.nodes: list[object] = []
 
@@ -105,14 +123,79 @@ class RayCluster:
         if callable(on_sigterm) and signal.getsignal(signal.SIGTERM) is not on_sigterm:
             signal.signal(signal.SIGTERM, on_sigterm)
 
-    def count(self, fewer: bool) -> int:
-        """How many workers there are to be; `fewer` than configured if not all fit and that is allowed.
+    def there(self) -> dict[str, Resources]:
+        """The resources of each node that is there, by its name.
+
+        Raises:
+            EngineError: Ray does not answer.
+        """
+        try:
+            nodes = ray.nodes()
+        except RayError as error:
+            raise EngineError(f"the Ray cluster does not answer: {error}") from error
+        return {node["NodeID"]: node["Resources"] for node in nodes if node["Alive"]}
+
+    def places(self, fewer: bool, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Ray's options of each worker that there is to be, waiting for a cluster that grows if need be.
+
+        Args:
+            fewer: than configured, if not all fit but one.
+            say: told what is waited for.
 
         Raises:
             ConfigError: the cluster cannot hold them.
+            EngineError: it did not grow in time.
         """
-        self.workers = count_workers(self._engine, ray.cluster_resources(), fewer)
-        return self.workers
+        shares, there = self._shares(), self.there()
+        most, wanted = most_workers(shares, list(there.values())), self._engine.workers or 1
+        grows = self._engine.wait_for_workers > 0 and takes_anything(self._engine)
+        if grows and most < (1 if fewer else wanted):
+            self.workers = wanted
+            return self._grown(most, say)
+        self.workers = count_workers(shares, list(there.values()), fewer)
+        if self._engine.actors_per_gpu != "auto":
+            return [{"num_gpus": gpus_of(self._engine)} for _ in range(self.workers)]
+        return [
+            {"num_gpus": seat.gpus, "scheduling_strategy": _on(seat.node)}
+            for seat in seats(shares, there, self.workers)
+        ]
+
+    def _shares(self) -> Shares:
+        return Shares(self._engine, self.measured)
+
+    def _grown(self, most: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+        """Reserve all workers' resources, which Ray's autoscaler sees as asked for, and wait for them.
+
+        Workers are packed onto few nodes, unless a second node is to mirror states.
+        """
+        engine, limit = self._engine, self._engine.wait_for_workers
+        needs = {"CPU": engine.num_cpus, "GPU": gpus_of(engine)}
+        bundle = {kind: need for kind, need in needs.items() if need}
+        say(f"waiting up to {limit:g} s for room for {self.workers} workers: {most} fit now")
+        strategy = "SPREAD" if engine.state_mirror else "PACK"
+        self._group = placement_group([dict(bundle) for _ in range(self.workers)], strategy)
+        end = time.monotonic() + limit
+        while not self._group.wait(min(WATCH_SECONDS, max(0.0, end - time.monotonic()))):
+            if time.monotonic() >= end:
+                self._give_back()
+                now = most_workers(self._shares(), list(self.there().values()))
+                raise EngineError(
+                    f"engine.workers must fit the cluster within engine.wait_for_workers={limit:g} seconds: "
+                    f"with {asked(engine)} at most {now} do, got {self.workers}"
+                )
+        return [
+            {
+                "num_gpus": gpus_of(engine),
+                "scheduling_strategy": PlacementGroupSchedulingStrategy(self._group, index),
+            }
+            for index in range(self.workers)
+        ]
+
+    def _give_back(self) -> None:
+        """Ask for nothing any more."""
+        group, self._group = self._group, None
+        if group is not None and ray.is_initialized():
+            remove_placement_group(group)
 
     def close(self, actors: Sequence[Any]) -> None:
         """Stop actors, and Ray if it was started here."""
@@ -120,6 +203,7 @@ class RayCluster:
         for actor in actors:
             if actor is not None and ray.is_initialized():
                 ray.kill(actor)
+        self._give_back()
         if self._is_own:
             ray.shutdown()
             self._is_own = False
@@ -158,17 +242,18 @@ class RayCluster:
             LostError: a node of the workers is gone, or the nodes that are left cannot hold all workers.
             EngineError: Ray does not answer.
         """
-        try:
-            nodes, resources = ray.nodes(), ray.cluster_resources()
-        except RayError as error:
-            raise EngineError(f"the Ray cluster does not answer: {error}") from error
-        there = {node["NodeID"] for node in nodes if node["Alive"]}
-        gone = sorted(set(map(str, self.nodes)) - there)
+        there = self.there()
+        gone = sorted(set(map(str, self.nodes)) - there.keys())
         if gone:
             raise LostError(f"node(s) {', '.join(gone)} of the Ray cluster are gone")
-        most = most_workers(self._engine, resources)
+        most = most_workers(self._shares(), list(there.values()))
         if most < self.workers:
             raise LostError(f"the Ray cluster holds {most} of {self.workers} workers by now")
+
+
+def _on(node: str) -> NodeAffinitySchedulingStrategy:
+    """On this node and no other."""
+    return NodeAffinitySchedulingStrategy(node, soft=False)
 
 
 def _translated(error: RayError) -> SpatlError:

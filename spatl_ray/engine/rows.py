@@ -285,13 +285,13 @@ def nothing_accepted(round_: int, now: object) -> Row:
 
 def resumed(first: int, faults: Sequence[str], now: object) -> list[Row]:
     """The events of a run that goes on with round `first`; `faults` are those of checkpoints."""
-    return [_of_run("resumed", f"from round {first} on", now), *_passed_over(faults, now)]
+    return [of_run("resumed", f"from round {first} on", now), *_passed_over(faults, now)]
 
 
 def recovered(round_: int, first: int, lost: str, faults: Sequence[str], now: object) -> list[Row]:
     """The events of a run that lost something in a round and goes on with round `first`."""
     message = f"in round {round_}, from round {first} on: {lost}"
-    return [_of_run("recovered", message, now), *_passed_over(faults, now)]
+    return [of_run("recovered", message, now), *_passed_over(faults, now)]
 
 
 def shrunk(engine: Engine, facts: Sequence[Facts], now: object) -> list[Row]:
@@ -299,19 +299,20 @@ def shrunk(engine: Engine, facts: Sequence[Facts], now: object) -> list[Row]:
     events = []
     if len(facts) < (engine.workers or 0):
         message = f"{len(facts)} of {engine.workers}: the cluster does not hold more"
-        events.append(_of_run("fewer workers", message, now))
+        events.append(of_run("fewer workers", message, now))
     nodes = {fact.hardware.get("node") for fact in facts}
     if engine.state_mirror and facts[0].has_states and len(nodes) < 2:
         message = "one node is left: its disk alone holds the clients' states"
-        events.append(_of_run("no mirror", message, now))
+        events.append(of_run("no mirror", message, now))
     return events
 
 
 def _passed_over(faults: Sequence[str], now: object) -> list[Row]:
-    return [_of_run("damaged checkpoint", fault, now) for fault in faults]
+    return [of_run("damaged checkpoint", fault, now) for fault in faults]
 
 
-def _of_run(kind: str, message: str, now: object) -> Row:
+def of_run(kind: str, message: str, now: object) -> Row:
+    """An event of the run, not of a round."""
     return {"time": now, "round": None, "client": None, "kind": kind, "message": message}
 
 

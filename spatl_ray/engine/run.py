@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from datetime import UTC, datetime
+from functools import partial
 
 import torch
 
@@ -19,14 +21,17 @@ from spatl_ray.engine.bookkeeping import note_origin
 from spatl_ray.engine.folders import state_folder
 from spatl_ray.engine.keeper import checkpoints_of
 from spatl_ray.engine.lock import alone
+from spatl_ray.engine.notes import shared_gpus
 from spatl_ray.engine.prepare import make_backend, prepare, refuse_mixed
 from spatl_ray.engine.recorded import BrokenOff
 from spatl_ray.engine.rounds import Rounds
 from spatl_ray.engine.signals import HeldSignals
 from spatl_ray.engine.summary import RunSummary
 from spatl_ray.errors import ConfigError
+from spatl_ray.loggers.logged import Logged
 from spatl_ray.loggers.named import Given
 from spatl_ray.loggers.registry import make_loggers
+from spatl_ray.logs import about
 from spatl_ray.results.remote import Remote, remote_of
 from spatl_ray.results.writer import ResultsWriter
 
@@ -122,17 +127,18 @@ def _carried_out(
         checkpoints.check()
     loggers = make_loggers(experiment)
     _say(listeners, _starting(experiment))
-    backend = backend or make_backend(experiment, data, state_folder(experiment))
+    states = state_folder(experiment)
+    backend = backend or make_backend(experiment, data, states, partial(_say, listeners))
     try:
         facts = backend.start(again=broken_off is not None)
         refuse_mixed(experiment, facts, None if broken_off is None else broken_off.fingerprint)
         run_row = rows.run_row(experiment, data, facts)
         writer.refuse_other_data(run_row)
-        job = Rounds(
-            experiment, data, blueprint, backend, writer, (*loggers, *listeners), checkpoints
-        )
+        told = (Logged(), *loggers, *listeners)
+        job = Rounds(experiment, data, blueprint, backend, writer, told, checkpoints)
+        job.notes += shared_gpus(facts, datetime.now(UTC))
         job.begin(facts, broken_off)
-        with HeldSignals() as signals:
+        with HeldSignals() as signals, about(run_id=experiment.run_id):
             writer.start(run_row)
             return job.to_end(signals)
     finally:

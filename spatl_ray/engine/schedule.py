@@ -1,19 +1,16 @@
-"""How many workers there are; who takes part in a round, with which weight, and on which worker."""
+"""Who takes part in a round, with which weight, and on which worker."""
 
 from __future__ import annotations
 
 import heapq
-import math
-import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 
 from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Weights
 from spatl_ray.arrays import Doubles, Integers
-from spatl_ray.config import Engine, Experiment
-from spatl_ray.errors import ConfigError
+from spatl_ray.config import Experiment
 from spatl_ray.parameters import Arrays
 
 ROUNDING = 1e-9
@@ -57,17 +54,23 @@ def cohort_weights(cohort: Integers, objective: Doubles, chance: Doubles) -> lis
 
 
 def assign(
-    costs: Sequence[float], workers: int, homes: Sequence[int] | None = None
+    costs: Sequence[float],
+    workers: int,
+    homes: Sequence[int] | None = None,
+    speeds: Sequence[float] | None = None,
 ) -> list[list[int]]:
-    """Longest-processing-time-first: the dearest item to its home, or to the least loaded worker.
+    """Longest-processing-time-first: the dearest item to its home, or to who would end it first.
 
-    An item goes home if that worker's load stays within the mean; one that cannot is placed after all
-    others. So no load is over the mean by more than (1 - 1/m) of an item, homes or not.
+    An item goes home if that worker then ends within the mean T = sum of costs / sum of speeds; one that
+    cannot is placed after all others. So nobody ends after T by more than (m - 1) / (sum of speeds) of an
+    item, homes or not. Without homes the last one ends within 2 - 2/(m+1) of the best placement's, with
+    equal speeds within 4/3 - 1/(3m).
 
     Args:
         costs: predicted cost of each item.
         workers: number of workers, m.
         homes: the worker at which each item is preferred, -1 for none.
+        speeds: cost that each worker does in a unit of time, shape (m,); None for equal ones.
 
     Returns:
         For each worker the indices of its items, dearest first but for those that could not go home;
@@ -75,45 +78,60 @@ def assign(
 
     References:
         Graham, "Bounds on multiprocessing timing anomalies", SIAM J. Appl. Math. 17, 1969.
+        Gonzalez, Ibarra, Sahni, "Bounds for LPT schedules on uniform processors", SIAM J. Comput. 6, 1977.
     """
-    most = sum(costs) / workers * (1 + ROUNDING)
-    loads = Loads(workers)
+    pace = [1.0] * workers if speeds is None else list(speeds)
+    mean = sum(costs) / sum(pace) * (1 + ROUNDING)
+    loads = Loads(pace)
     groups: list[list[int]] = [[] for _ in range(workers)]
     postponed = []
     order = sorted(range(len(costs)), key=lambda i: (-costs[i], i))
     for index in order:
         home, cost = -1 if homes is None else homes[index], costs[index]
         if home < 0:
-            groups[loads.to_least(cost)].append(index)
-        elif loads.of[home] + cost <= most:
+            groups[loads.to_earliest(cost)].append(index)
+        elif loads.of[home] + cost <= mean * pace[home]:
             loads.add(home, cost)
             groups[home].append(index)
         else:
             postponed.append(index)
     for index in postponed:
-        groups[loads.to_least(costs[index])].append(index)
+        groups[loads.to_earliest(costs[index])].append(index)
     return groups
 
 
 class Loads:
-    """What each worker has to do."""
+    """What each worker has to do; of those of one speed, the least loaded is known at once.
 
-    def __init__(self, workers: int) -> None:
-        self.of = [0.0] * workers
-        self._heap = [(0.0, worker) for worker in range(workers)]
+    Args:
+        speeds: of each worker.
+    """
+
+    def __init__(self, speeds: Sequence[float]) -> None:
+        self.of = [0.0] * len(speeds)
+        self._speeds = speeds
+        self._heaps: dict[float, list[tuple[float, int]]] = {speed: [] for speed in speeds}
+        for worker, speed in enumerate(speeds):
+            self._heaps[speed].append((0.0, worker))
 
     def add(self, worker: int, cost: float) -> None:
         """Give a worker more."""
         self.of[worker] += cost
-        heapq.heappush(self._heap, (self.of[worker], worker))
+        heapq.heappush(self._heaps[self._speeds[worker]], (self.of[worker], worker))
 
-    def to_least(self, cost: float) -> int:
-        """Give it to the least loaded worker, and say which one that is."""
-        while self._heap[0][0] != self.of[self._heap[0][1]]:
-            heapq.heappop(self._heap)  # Its worker got more since.
-        _, worker = heapq.heappop(self._heap)
+    def to_earliest(self, cost: float) -> int:
+        """Give it to the worker that would end it first, and say which one that is."""
+        least = [(speed, *self._least(heap)) for speed, heap in self._heaps.items()]
+        speed, _, worker = min(least, key=lambda of: ((of[1] + cost) / of[0], *of[1:]))
+        heapq.heappop(self._heaps[speed])
         self.add(worker, cost)
         return worker
+
+    def _least(self, heap: list[tuple[float, int]]) -> tuple[float, int]:
+        """The least loaded worker of a heap, which stays in it."""
+        while heap[0][0] != self.of[heap[0][1]]:
+            heapq.heappop(heap)  # Its worker got more since.
+        return heap[0]
 
 
 class CostModel:
@@ -159,45 +177,3 @@ class CostModel:
         if slope <= 0:
             return 1.0, 0.0
         return (fixed, slope) if fixed > 0 else (0.0, 1.0)
-
-
-def most_workers(engine: Engine, resources: Mapping[str, float]) -> int:
-    """As many ClientActors as a cluster's CPUs and GPUs hold; arguments are those of `count_workers`."""
-    needs = _needs(engine)
-    fits = [math.floor(resources.get(k, 0.0) / need + 1e-9) for k, need in needs.items() if need]
-    return min(fits) if fits else os.cpu_count() or 1
-
-
-def _needs(engine: Engine) -> dict[str, float]:
-    """Of a ClientActor, by Ray's names."""
-    return {"CPU": engine.num_cpus, "GPU": engine.num_gpus}
-
-
-def count_workers(engine: Engine, resources: Mapping[str, float], fewer: bool = False) -> int:
-    """The number of ClientActors: as configured, or as many as the cluster's CPUs and GPUs hold.
-
-    Args:
-        engine: the config.
-        resources: of the cluster, by Ray's names.
-        fewer: take as many as fit if not all do.
-
-    Raises:
-        ConfigError: the cluster cannot hold them.
-    """
-    needs, most = _needs(engine), most_workers(engine, resources)
-    wanted = engine.workers or most
-    if fewer:
-        wanted = min(wanted, most)
-    if engine.num_gpus and not resources.get("GPU"):
-        raise ConfigError(
-            f"engine.num_gpus must be 0 on a cluster without a GPU, got {engine.num_gpus:g}"
-        )
-    if most < max(1, wanted):
-        has = ", ".join(
-            f"{resources.get(kind, 0):g} {kind}" for kind, need in needs.items() if need
-        )
-        raise ConfigError(
-            f"engine.workers must fit the cluster ({has}): with num_cpus={engine.num_cpus:g} and "
-            f"num_gpus={engine.num_gpus:g} at most {most} do, got {engine.workers or 1}"
-        )
-    return wanted

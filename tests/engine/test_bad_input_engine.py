@@ -16,7 +16,7 @@ from small_runs import serial, small
 
 from spatl_ray import run
 from spatl_ray.config import Engine
-from spatl_ray.engine.schedule import count_workers
+from spatl_ray.engine.capacity import Shares, count_workers
 from spatl_ray.errors import (
     ConfigError,
     DataError,
@@ -25,6 +25,7 @@ from spatl_ray.errors import (
     ResultsError,
     SpatlError,
 )
+from spatl_ray.experiments import experiment_from
 
 no_gpu = pytest.mark.skipif(torch.cuda.is_available(), reason="this machine has a GPU")
 
@@ -210,33 +211,50 @@ def test_an_unwritable_folder_is_refused_before_work() -> None:
         run(small(Path("/proc/results")))
 
 
-def test_gpus_on_a_cluster_without_one() -> None:
-    engine = Engine(num_gpus=0.5)
-    with pytest.raises(ConfigError, match=r"engine\.num_gpus must be 0 .* without a GPU, got 0\.5"):
-        count_workers(engine, {"CPU": 4.0})
+@pytest.mark.parametrize(
+    ("engine", "told"),
+    [
+        (Engine(num_gpus=0.5), r"engine\.num_gpus must be 0 .* without a GPU, got 0\.5"),
+        (Engine(actors_per_gpu=2), r"engine\.actors_per_gpu must be null .* without a GPU, got 2"),
+        (Engine(actors_per_gpu="auto"), r"actors_per_gpu must be null .* without a GPU, got auto"),
+    ],
+)
+def test_gpus_on_a_cluster_without_one(engine: Engine, told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        count_workers(Shares(engine, {}), [{"CPU": 4.0}])
 
 
 @pytest.mark.parametrize(
-    ("engine", "resources", "workers"),
+    ("fields", "told"),
     [
-        (Engine(), {"CPU": 4.0}, 4),
-        (Engine(workers=3), {"CPU": 4.0}, 3),
-        (Engine(num_gpus=0.25), {"CPU": 16.0, "GPU": 2.0}, 8),
-        (Engine(num_cpus=0.5, num_gpus=0.1), {"CPU": 4.0, "GPU": 1.0}, 8),
+        ({"actors_per_gpu": 2, "num_gpus": 0.5}, "num_gpus must be 0 with actors_per_gpu=2"),
+        (
+            {"actors_per_gpu": "auto", "num_gpus": 1.0},
+            "num_gpus must be 0 with actors_per_gpu=auto",
+        ),
+        ({"actors_per_gpu": "auto", "backend": "serial"}, "must not be auto with backend serial"),
+        (
+            {"actors_per_gpu": "auto", "wait_for_workers": 9.0},
+            "wait_for_workers must be 0 with actors_per_gpu=auto, .* got 9",
+        ),
+        ({"num_gpus": 1.5}, "num_gpus must be a whole number above 1, got 1.5"),
+        ({"actors_per_gpu": 0}, "actors_per_gpu"),
+        ({"actors_per_gpu": "many"}, "actors_per_gpu"),
+        ({"wait_for_workers": -1.0}, "wait_for_workers"),
     ],
 )
-def test_workers_fill_the_cluster(
-    engine: Engine, resources: dict[str, float], workers: int
-) -> None:
-    assert count_workers(engine, resources) == workers
+def test_gpus_are_shared_one_way(fields: dict[str, Any], told: str) -> None:
+    with pytest.raises(ConfigError, match=told):
+        experiment_from({"engine": fields})
 
 
 def test_more_workers_than_the_cluster_holds() -> None:
+    three, two = Shares(Engine(workers=3), {}), [{"CPU": 2.0}]
     with pytest.raises(ConfigError, match=r"engine\.workers must fit the cluster \(2 CPU\).*got 3"):
-        count_workers(Engine(workers=3), {"CPU": 2.0})
-    assert count_workers(Engine(workers=3), {"CPU": 2.0}, fewer=True) == 2
+        count_workers(three, two)
+    assert count_workers(three, two, fewer=True) == 2
     with pytest.raises(ConfigError, match=r"engine\.workers must fit the cluster \(0 CPU\)"):
-        count_workers(Engine(workers=3), {}, fewer=True)
+        count_workers(three, [], fewer=True)
 
 
 def test_all_faults_of_data_and_model_at_once(tmp_path: Path) -> None:

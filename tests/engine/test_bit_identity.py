@@ -232,7 +232,7 @@ def test_rules_that_need_every_update_agree_too(tmp_path: Path) -> None:
 @pytest.mark.usefixtures("ray_cluster")
 def test_actors_share_gpus(tmp_path: Path, reference: dict[str, dict[str, Any]]) -> None:
     """Each node pretends one GPU, which holds four quarters: the fifth actor lies on the other."""
-    engine = {"workers": 5, "num_cpus": 0.1, "num_gpus": 0.25, "device": "cpu"}
+    engine = {"workers": 5, "num_cpus": 0.1, "actors_per_gpu": 4, "device": "cpu"}
     experiment = small(tmp_path, ALGORITHMS["fedavg"], engine=engine)
     run(experiment)
     assert_identical(everything(experiment), reference["fedavg"])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import time
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import pytest
@@ -109,11 +110,14 @@ def test_what_is_no_rule_is_refused(tmp_path: Path, field: str, value: object) -
 
 
 @pytest.mark.ray
-@pytest.mark.usefixtures("ray_cluster")
-def test_clients_that_take_their_process_along_fail_alone(tmp_path: Path) -> None:
+def test_clients_that_take_their_process_along_fail_alone(tmp_path: Path, ray_cluster: Any) -> None:
     """One dies, one hangs where no exception gets in; all others' numbers are those of a run without."""
     engine = {**ON_RAY, "client_timeout": 3.0}
-    run(troubled(tmp_path / "ray", {"2": "die", "3": "hang"}, engine))
+    summary = run(troubled(tmp_path / "ray", {"2": "die", "3": "hang"}, engine))
+    logs = Path(ray_cluster.head_node.get_logs_dir_path())
+    logged = "".join(file.read_text() for file in logs.glob("worker-*.err"))
+    for client in (2, 3):
+        assert f": run {summary.run_id}, round 1, client {client}: its 2 processes died" in logged
     failed = {c: s for c, s in statuses(tmp_path / "ray").items() if s == "failed"}
     assert failed == {2: "failed", 3: "failed"}
     messages = told(tmp_path / "ray").set_index("client")["message"]

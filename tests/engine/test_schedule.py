@@ -175,6 +175,58 @@ def test_who_has_no_home_is_placed_as_ever() -> None:
     assert assign(costs, 2, [-1] * 4) == assign(costs, 2)
 
 
+speeds_of_workers = st.lists(st.floats(0.1, 10), min_size=1, max_size=9)
+
+
+@given(costs_of_items, st.integers(1, 9), st.integers(0, 99))
+def test_equal_speeds_change_nothing(costs: list[float], workers: int, seed: int) -> None:
+    homes = np.random.default_rng(seed).integers(-1, workers, len(costs)).tolist()
+    assert assign(costs, workers, homes, [1.0] * workers) == assign(costs, workers, homes)
+
+
+@given(costs_of_items, speeds_of_workers, st.integers(0, 99), st.booleans())
+def test_no_worker_ends_after_the_mean_by_more_than_a_share_of_an_item(
+    costs: list[float], speeds: list[float], seed: int, at_home: bool
+) -> None:
+    """Its last item c would end nowhere earlier: all loads L + c >= f s, so f <= (sum + (m - 1) c) / S."""
+    workers, rng = len(speeds), np.random.default_rng(seed)
+    homes = rng.integers(-1, workers, len(costs)).tolist() if at_home else None
+    groups = assign(costs, workers, homes, speeds)
+    assert sorted(index for group in groups for index in group) == list(range(len(costs)))
+    for group, speed in zip(groups, speeds, strict=True):
+        placed = [costs[index] for index in group]
+        most = (sum(costs) + (workers - 1) * max(placed, default=0.0)) / sum(speeds)
+        assert sum(placed) / speed <= most * (1 + 1e-6) + 1e-6
+
+
+@given(
+    st.lists(st.integers(1, 9), min_size=1, max_size=6),
+    st.sampled_from([(1, 2), (1, 4), (1, 2, 3)]),
+)
+def test_the_earliest_end_is_within_the_bound_of_uniform_machines(
+    items: list[int], speeds: tuple[int, ...]
+) -> None:
+    """Gonzalez, Ibarra, Sahni 1977: 2 - 2/(m+1) of the best of all placements, found by brute force."""
+    costs, m = [float(item) for item in items], len(speeds)
+    groups = assign(costs, m, None, [float(speed) for speed in speeds])
+    longest = max(sum(costs[i] for i in g) / s for g, s in zip(groups, speeds, strict=True))
+    best = {(0.0,) * m}
+    for cost in costs:
+        best = {(*loads[:w], loads[w] + cost, *loads[w + 1 :]) for loads in best for w in range(m)}
+    optimum = min(max(load / s for load, s in zip(loads, speeds, strict=True)) for loads in best)
+    assert longest <= (2 - 2 / (m + 1)) * optimum + 1e-9
+
+
+def test_work_is_in_proportion_to_speed() -> None:
+    groups = assign([1.0] * 60, 3, None, [1.0, 2.0, 3.0])
+    assert [len(group) for group in groups] == [10, 20, 30]
+    homes = [0] * 30 + [1] * 30  # of 30 at home with the slowest one, ten can stay
+    groups = assign([1.0] * 60, 3, homes, [1.0, 2.0, 3.0])
+    assert [len(group) for group in groups] == [10, 20, 30]
+    assert groups[0] == list(range(10))
+    assert groups[1] == list(range(30, 50))
+
+
 def test_equal_costs_go_round() -> None:
     assert assign([1.0] * 5, 2) == [[0, 2, 4], [1, 3]]
     assert assign([], 3) == [[], [], []]

@@ -28,6 +28,7 @@ RAY = {"backend": "ray", "workers": 3}
         (SERIAL | {"num_cpus": 0.5, "num_gpus": 0.25}, [{"CPU": 0.5, "GPU": 0.25}]),
         (SERIAL | {"num_cpus": 0, "num_gpus": 0.5}, [{"GPU": 0.5}]),
         (RAY, [{}, {"CPU": 1.0}, {"CPU": 1.0}, {"CPU": 1.0}]),
+        (SERIAL | {"actors_per_gpu": 3}, [{"CPU": 1.0, "GPU": 0.3333}]),
         (RAY | {"workers": 1, "num_gpus": 0.1}, [{}, {"CPU": 1.0, "GPU": 0.1}]),
     ],
 )
@@ -40,6 +41,13 @@ def test_a_run_that_takes_nothing_is_refused() -> None:
         ConfigError, match=r"engine\.num_cpus must be above 0 in a search or a sweep"
     ):
         bundles(with_engine(**SERIAL, num_cpus=0))
+
+
+def test_what_is_measured_later_cannot_be_reserved() -> None:
+    with pytest.raises(
+        ConfigError, match=r"actors_per_gpu must be a number in a search or a sweep"
+    ):
+        bundles(with_engine(**RAY, actors_per_gpu="auto"))
 
 
 @pytest.mark.parametrize(
