@@ -15,6 +15,14 @@ from spatl_ray import run
 from spatl_ray.logs import LEVEL, about, logger
 
 
+@pytest.fixture(autouse=True)
+def _not_disabled(monkeypatch: pytest.MonkeyPatch) -> None:
+    """By import-linter, which sets up logging for its own and turns off what is there."""
+    for name, found in logging.root.manager.loggerDict.items():
+        if name.startswith("spatl_ray") and isinstance(found, logging.Logger):
+            monkeypatch.setattr(found, "disabled", False)
+
+
 def test_a_message_has_its_place(caplog: pytest.LogCaptureFixture) -> None:
     log = logger("spatl_ray.here")
     with about(run_id="3f2a"):
