@@ -58,6 +58,11 @@ class Remote:
         self._profile = f"profiles/{run_id}.json"
         with self._tried("read"):
             self._files, self._base = opened(address)
+        self._look()
+
+    def _look(self) -> None:
+        """See what is there; again once the run is locked, as its last process may have been at work."""
+        with self._tried("read"):
             self._pushed: dict[str, Stamp | None] = dict.fromkeys(self._listed())
 
     def check(self) -> None:
@@ -78,6 +83,7 @@ class Remote:
         Raises:
             ConfigError: that cannot be read.
         """
+        self._look()
         if self.is_taken():
             self.pull(("runs",))
         else:
@@ -97,6 +103,7 @@ class Remote:
             ResultsError: there is no such run.
             ConfigError: it cannot be read.
         """
+        self._look()
         if not self.is_taken():
             raise ResultsError(
                 f"RUN must be a run in {self.address}, got {self._run_id!r}; there are: {self._others()}"
