@@ -12,8 +12,10 @@ from urllib.parse import parse_qsl, urlsplit
 import pyarrow as pa
 from pyarrow import fs
 
-_SECRET = re.compile(r"(^|&)[^=&]*(secret|password|token|key)[^=&]*=", re.IGNORECASE)
-"""In the options of an address; others name servers, which may be called so."""
+_SECRET = re.compile(
+    r"(^|&)[^=&]*(secret|password|token|key)[^=&]*=|endpoint_override=[^&]*(@|%40)", re.IGNORECASE
+)
+"""In the options of an address; others name servers, which may be called so, but not with a user (`@`)."""
 
 
 class LoadError(Exception):

@@ -93,6 +93,7 @@ def test_what_cannot_be_read_is_named(
         "s3://key:mostsecret@bucket/x",
         "s3://bucket/x?access_key=key&secret_key=mostsecret",
         "s3://bucket/x?session_token=mostsecret",
+        "s3://bucket/x?endpoint_override=key:mostsecret@127.0.0.1:1",
     ],
 )
 def test_secrets_in_an_address_are_not_told(
