@@ -164,7 +164,7 @@ def _check_answers(address: str) -> None:
         ) from error
     try:
         socket.create_connection((host, port), REACHED_WITHIN).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise EngineError(
             f"{address} cannot be reached within {REACHED_WITHIN:g} seconds: {error}"
         ) from error

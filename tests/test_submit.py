@@ -99,6 +99,11 @@ def test_an_address_at_which_nobody_is_is_told_in_seconds() -> None:
     assert time.monotonic() - start < 10
 
 
+def test_a_host_whose_name_is_none_is_told() -> None:
+    with pytest.raises(EngineError, match=r"http://head\.\.lan:8265 cannot be reached"):
+        connected("http://head..lan:8265")
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["demo", "--command", "true"], ["--command", "true", "demo"]]
 )
