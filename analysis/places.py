@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
@@ -10,6 +11,11 @@ from urllib.parse import parse_qsl, urlsplit
 
 import pyarrow as pa
 from pyarrow import fs
+
+_SECRET = re.compile(
+    r"(^|&)[^=&]*(secret|password|token|key)[^=&]*=|endpoint_override=[^&]*(@|%40)", re.IGNORECASE
+)
+"""In the options of an address; others name servers, which may be called so, but not with a user (`@`)."""
 
 
 class LoadError(Exception):
@@ -70,8 +76,9 @@ def place_of(results: str | Path) -> Place:
     text = str(results)
     if "://" not in text:
         return Place(str(Path(text)), fs.LocalFileSystem())
-    parts = urlsplit(text)
-    if parts.username or parts.password:
+    with _reported(text):
+        parts = urlsplit(text)
+    if parts.username or parts.password or _SECRET.search(parts.query):
         raise LoadError(
             "an address must hold no credentials, but leave them to AWS_ACCESS_KEY_ID and "
             f"AWS_SECRET_ACCESS_KEY, or AWS_PROFILE; got them for {parts.netloc.rpartition('@')[2]}"

@@ -7,7 +7,7 @@ import os
 import re
 from pathlib import Path
 from typing import TYPE_CHECKING
-from urllib.parse import parse_qsl, urlsplit, urlunsplit
+from urllib.parse import parse_qsl, urlencode, urlsplit, urlunsplit
 
 if TYPE_CHECKING:
     from pyarrow import fs
@@ -38,7 +38,7 @@ def refuse_secrets(address: str) -> str:
     if not is_address(address):
         return address
     place = urlsplit(address)
-    options = [name for name, _ in parse_qsl(place.query) if _SECRET.search(name)]
+    options = [each for each in parse_qsl(place.query) if _is_secret(*each)]
     if place.password is not None or options or (place.scheme == "s3" and place.username):
         shown = f"{place.scheme}://...@{place.netloc.rpartition('@')[2]}{place.path}"
         raise ValueError(
@@ -46,6 +46,11 @@ def refuse_secrets(address: str) -> str:
             f"got them in {shown!r}"
         )
     return address
+
+
+def _is_secret(option: str, value: str) -> bool:
+    """Whether an option of an address is a credential, or holds one, as USER:PASSWORD@HOST does."""
+    return bool(_SECRET.search(option)) or (option == "endpoint_override" and "@" in value)
 
 
 def refuse_other_than_s3(place: str) -> str:
@@ -77,7 +82,9 @@ def working_folder(results: str | Path) -> Path:
     cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache").absolute()
     place = urlsplit(address)
     name = Path(place.path).name or place.netloc
-    digest = hashlib.sha256(address.encode()).hexdigest()
+    # Options in any order: whoever writes them otherwise must meet the same lock.
+    same = place._replace(query=urlencode(sorted(parse_qsl(place.query))))
+    digest = hashlib.sha256(urlunsplit(same).encode()).hexdigest()
     return cache / "spatl_ray" / "results" / f"{name}-{digest[:16]}"
 
 

@@ -12,10 +12,10 @@ import shlex
 import socket
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 from urllib.parse import urlsplit
 
 from spatl_ray.addresses import is_address
@@ -26,6 +26,8 @@ from spatl_ray.experiments import load_experiment, presets
 if TYPE_CHECKING:
     from ray.job_submission import JobDetails, JobSubmissionClient
 
+T = TypeVar("T")
+
 ADDRESS = "RAY_API_SERVER_ADDRESS"
 """The environment variable that Ray itself takes a job server's address from."""
 
@@ -34,6 +36,9 @@ REACHED_WITHIN = 5.0
 
 TAKEN_WITHIN = 60.0
 """Seconds in which a cluster must take a job: one that has just begun answers before it can."""
+
+BACK_WITHIN = 300.0
+"""Seconds in which a cluster whose job is followed must be reached again."""
 
 NOT_YET = "try again later"
 """What Ray's job server says in that time."""
@@ -83,10 +88,14 @@ def _check(experiment: Experiment, source: str) -> None:
             f"its own folder is removed after it; got {folder!r}"
         )
     path = Path(source)
-    is_file = source not in presets()
-    if is_file and (path.is_absolute() or not path.resolve().is_relative_to(Path.cwd())):
+    is_sent = not path.is_absolute() and path.resolve().is_relative_to(Path.cwd())
+    if is_sent:
+        first = path.resolve().relative_to(Path.cwd()).parts[0]
+        is_sent = f"/{first}" not in LEFT_OUT
+    if source not in presets() and not is_sent:
         faults.append(
-            f"an experiment must be a preset, or a file of the current folder, which is sent, got {source!r}"
+            "an experiment must be a preset, or a file of the current folder, which is sent without "
+            f"{', '.join(LEFT_OUT)}; got {source!r}"
         )
     if faults:
         raise ConfigError(faults)
@@ -155,7 +164,7 @@ def _check_answers(address: str) -> None:
         ) from error
     try:
         socket.create_connection((host, port), REACHED_WITHIN).close()
-    except OSError as error:
+    except (OSError, UnicodeError) as error:
         raise EngineError(
             f"{address} cannot be reached within {REACHED_WITHIN:g} seconds: {error}"
         ) from error
@@ -203,14 +212,14 @@ def send(client: JobSubmissionClient, command: str, run_id: str | None = None) -
 def follow(client: JobSubmissionClient, job: str) -> int:
     """Print what a job prints until it ends; its exit status.
 
-    A connection that breaks is made again. KeyboardInterrupt leaves the job as it is.
+    A connection that breaks is made again, within five minutes. KeyboardInterrupt leaves the job as it is.
 
     Args:
         client: of the cluster.
         job: its id.
 
     Raises:
-        EngineError: there is no such job, or the cluster is gone.
+        EngineError: there is no such job, or the cluster is not reached any more.
     """
     from aiohttp import ClientError
 
@@ -225,13 +234,44 @@ def follow(client: JobSubmissionClient, job: str) -> int:
             position += len(text)
             printed = max(printed, position)
 
-    while not (details := details_of(client, job)).status.is_terminal():
+    while not (details := _reached(details_of, client, job)).status.is_terminal():
         with suppress(RuntimeError, OSError, ClientError):
             asyncio.run(tail())
             continue
         time.sleep(1.0)  # before another connection
-    _print(client.get_job_logs(job)[printed:])
+    _print(_reached(_logs_of, client, job)[printed:])
     return _ended(details)
+
+
+def _reached(
+    ask: Callable[[JobSubmissionClient, str], T], client: JobSubmissionClient, job: str
+) -> T:
+    """What the cluster says of a job, once it is reached: a tunnel may be opened again, the job goes on."""
+    until, is_told = time.monotonic() + BACK_WITHIN, False
+    while True:
+        try:
+            return ask(client, job)
+        except OSError as error:
+            if time.monotonic() > until:
+                raise EngineError(
+                    f"the cluster cannot be reached any more; its job may go on, and `spatl job {job}` "
+                    f"follows it again: {_first_line(error)}"
+                ) from error
+        if not is_told:
+            print(
+                f"the cluster is not reached; trying for {BACK_WITHIN:g} seconds", file=sys.stderr
+            )
+            is_told = True
+        time.sleep(1.0)
+
+
+def _logs_of(client: JobSubmissionClient, job: str) -> str:
+    """What a job printed; nothing, if the node that has it is gone."""
+    try:
+        return client.get_job_logs(job)
+    except RuntimeError as error:
+        print(f"what job {job} printed last cannot be read: {_first_line(error)}", file=sys.stderr)
+        return ""
 
 
 def _print(text: str) -> None:
@@ -256,11 +296,12 @@ def details_of(client: JobSubmissionClient, job: str) -> JobDetails:
         job: its id.
 
     Raises:
-        EngineError: it knows nothing, or does not answer.
+        EngineError: it knows nothing.
+        OSError: it cannot be reached.
     """
     try:
         return client.get_job_info(job)
-    except (RuntimeError, OSError) as error:
+    except RuntimeError as error:
         raise EngineError(
             f"job {job!r} is not known to the cluster: {_first_line(error)}"
         ) from error
@@ -274,7 +315,10 @@ def stop(client: JobSubmissionClient, job: str) -> bool:
         job: its id.
 
     Raises:
-        EngineError: there is no such job.
+        EngineError: there is no such job, or the cluster does not answer.
     """
-    details_of(client, job)
-    return bool(client.stop_job(job))
+    try:
+        details_of(client, job)
+        return bool(client.stop_job(job))
+    except (RuntimeError, OSError) as error:
+        raise EngineError(f"job {job!r} cannot be stopped: {_first_line(error)}") from error

@@ -19,7 +19,7 @@ import pytest
 from spatl_ray import submit
 from spatl_ray.cli import main
 from spatl_ray.errors import ConfigError, EngineError
-from spatl_ray.submit import ADDRESS, connected, experiment_command, send
+from spatl_ray.submit import ADDRESS, connected, experiment_command, follow, send
 
 ROOT = Path(__file__).resolve().parents[1]
 FILE = "name: mine\nclients: 4\nrounds: 2\n"
@@ -99,6 +99,11 @@ def test_an_address_at_which_nobody_is_is_told_in_seconds() -> None:
     assert time.monotonic() - start < 10
 
 
+def test_a_host_whose_name_is_none_is_told() -> None:
+    with pytest.raises(EngineError, match=r"http://head\.\.lan:8265 cannot be reached"):
+        connected("http://head..lan:8265")
+
+
 @pytest.mark.parametrize(
     "arguments", [[], ["demo", "--command", "true"], ["--command", "true", "demo"]]
 )
@@ -139,6 +144,61 @@ def test_what_a_cluster_refuses_for_good_is_not_asked_again() -> None:
     with pytest.raises(EngineError, match=r"did not take the job.*Failed to upload"):
         send(server, "true")  # type: ignore[arg-type]
     assert server.refusals == 10**9 - 1
+
+
+class Unsteady:
+    """A job server that is not reached a number of times, while its job ends, with Ray's own details."""
+
+    def __init__(self, failures: int, error: Exception) -> None:
+        self.failures = failures
+        self.error = error
+
+    def _answer(self) -> None:
+        self.failures -= 1
+        if self.failures >= 0:
+            raise self.error
+
+    def get_job_info(self, job: str) -> object:
+        from ray.job_submission import JobDetails, JobStatus, JobType
+
+        self._answer()
+        ended = {"status": JobStatus.SUCCEEDED, "driver_exit_code": 0}
+        return JobDetails(type=JobType.SUBMISSION, submission_id=job, entrypoint="true", **ended)
+
+    def get_job_logs(self, job: str) -> str:
+        self._answer()
+        return f"of {job}\n"
+
+
+def test_a_connection_that_breaks_is_made_again(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """A tunnel that is opened again, or a laptop that sleeps; the job goes on meanwhile."""
+    monkeypatch.setattr(time, "sleep", lambda _: None)
+    away = ConnectionError("Connection refused")
+    assert follow(Unsteady(5, away), "job") == 0  # type: ignore[arg-type]
+    told = capsys.readouterr()
+    assert told.out == "of job\n"
+    assert told.err == "the cluster is not reached; trying for 300 seconds\n"
+    monkeypatch.setattr(submit, "BACK_WITHIN", 0.0)
+    with pytest.raises(
+        EngineError, match=r"cannot be reached.*`spatl job job`.*Connection refused"
+    ):
+        follow(Unsteady(10**9, away), "job")  # type: ignore[arg-type]
+    unknown = RuntimeError("Request failed with status code 404: Job job does not exist.")
+    with pytest.raises(EngineError, match="job 'job' is not known to the cluster"):
+        follow(Unsteady(10**9, unknown), "job")  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("folder", ["results", "data"])
+def test_a_file_that_is_left_out_of_the_sent_folder_is_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, folder: str
+) -> None:
+    (tmp_path / folder).mkdir()
+    (tmp_path / folder / "mine.yaml").write_text(FILE)
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError, match=f"file of the current folder, which is sent.*/{folder}"):
+        experiment_command(f"{folder}/mine.yaml", [RESULTS])
 
 
 @dataclass(frozen=True)

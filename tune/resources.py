@@ -120,7 +120,7 @@ def _knock(address: str) -> None:
         return  # `auto`, which Ray looks up
     try:
         socket.create_connection((host, int(port)), timeout=KNOCK_SECONDS).close()
-    except (OSError, OverflowError) as error:
+    except (OSError, OverflowError, UnicodeError) as error:
         raise EngineError(f"--address {address!r} cannot be reached: {error}") from error
 
 

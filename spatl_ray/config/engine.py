@@ -12,6 +12,9 @@ from spatl_ray.config.base import Count, NonNegative, Positive, Strict, one_of
 MOST_ACTORS = 10_000
 """On a GPU: Ray counts parts of one in ten-thousandths."""
 
+LEAST_PART = 1 / MOST_ACTORS
+"""Of a CPU or GPU, that Ray can reserve."""
+
 
 class Engine(Strict):
     """What runs the clients.
@@ -64,6 +67,13 @@ class Engine(Strict):
     def _mirrors_need_nodes(self) -> Self:
         if self.state_mirror and self.backend == "serial":
             raise ValueError("state_mirror must be false with backend serial, which has one node")
+        return self
+
+    @model_validator(mode="after")
+    def _parts_are_such_as_ray_counts(self) -> Self:
+        for name, part in (("num_cpus", self.num_cpus), ("num_gpus", self.num_gpus)):
+            if 0 < part < LEAST_PART:
+                raise ValueError(f"{name} must be 0, or {LEAST_PART:g} or more, got {part:g}")
         return self
 
     @model_validator(mode="after")

@@ -8,7 +8,6 @@ import time
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
-from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -164,9 +163,8 @@ class RayBackend:
         if not any(node.get("GPU") and kind_of(node) not in known for node in there.values()):
             return
         say("measuring how many actors share a GPU best")
-        get = partial(self._cluster.get, limit=START_SECONDS)
         for kind, (tried, memory) in measured(
-            get, self._experiment, self._data, paths, there, known
+            self._started, self._experiment, self._data, paths, there, known
         ).items():
             known[kind] = best(tried, memory)
             self._told[kind] = told(tried, memory)

@@ -24,7 +24,7 @@ SECONDS = 2.0
 """That probes train at once."""
 
 Get = Callable[..., Any]
-"""`RayCluster.get`."""
+"""What several actors answer, in the time in which they must have come up."""
 
 
 @ray.remote
@@ -75,6 +75,7 @@ class GpuProbes:
             scheduling_strategy=NodeAffinitySchedulingStrategy(node, soft=False),
         )
         self._actors: list[Any] = []
+        self._begun: list[Any] = []
         self.whole = 0.0
 
     def begin(self, count: int) -> None:
@@ -82,6 +83,7 @@ class GpuProbes:
         new = [self._actor.remote(self._paths) for _ in range(count - len(self._actors))]
         self._actors += new
         self.whole = max([self.whole, *self._get([a.begin.remote(*self._given) for a in new])])
+        self._begun += new
 
     def measure(self, count: int) -> Trial | None:
         """Try so many at once; None if they do not come up beside each other.
@@ -103,9 +105,9 @@ class GpuProbes:
         return Trial(count, sum(rates), max(memories))
 
     def close(self) -> None:
-        """End them."""
+        """End them; one that waits for its GPU would not answer."""
         with suppress(SpatlError):
-            self._get([actor.close.remote() for actor in self._actors])
+            self._get([actor.close.remote() for actor in self._begun])
         for actor in self._actors:
             ray.kill(actor)
 

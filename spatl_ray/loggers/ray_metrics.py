@@ -29,7 +29,7 @@ SHOWN: Mapping[str, str] = {
     "spatl_clients_per_second": "clients of the last round by its seconds",
     "spatl_efficiency": "share of the workers' time in the last round's training that clients trained",
     "spatl_train_loss": "mean loss of the last round's local training",
-    "spatl_accuracy": "accuracy on the clients' own test splits, after the last evaluation",
+    "spatl_accuracy": "accuracy on the clients' own test splits, or on the global one, if that is all",
     "spatl_seconds_train": "of the last round",
     "spatl_seconds_aggregate": "of the last round",
     "spatl_seconds_evaluate": "of the last round",

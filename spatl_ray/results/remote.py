@@ -58,6 +58,11 @@ class Remote:
         self._profile = f"profiles/{run_id}.json"
         with self._tried("read"):
             self._files, self._base = opened(address)
+        self._look()
+
+    def _look(self) -> None:
+        """See what is there; again once the run is locked, as its last process may have been at work."""
+        with self._tried("read"):
             self._pushed: dict[str, Stamp | None] = dict.fromkeys(self._listed())
 
     def check(self) -> None:
@@ -77,7 +82,9 @@ class Remote:
 
         Raises:
             ConfigError: that cannot be read.
+            ResultsError: the working copy cannot be written.
         """
+        self._look()
         if self.is_taken():
             self.pull(("runs",))
         else:
@@ -94,9 +101,10 @@ class Remote:
             only: the tables that are fetched; none means all, and what is beside them.
 
         Raises:
-            ResultsError: there is no such run.
+            ResultsError: there is no such run, or the working copy cannot be written.
             ConfigError: it cannot be read.
         """
+        self._look()
         if not self.is_taken():
             raise ResultsError(
                 f"RUN must be a run in {self.address}, got {self._run_id!r}; there are: {self._others()}"
@@ -105,18 +113,21 @@ class Remote:
         for name in self._pushed:
             if not only or name.split("/")[0] in only:
                 path = self._here / name
-                path.parent.mkdir(parents=True, exist_ok=True)
+                with self._copying():
+                    path.parent.mkdir(parents=True, exist_ok=True)
+                    path.touch()
                 with self._tried("read"):
                     self._fetch(name, path)
                 self._pushed[name] = _stamp(path)
 
     def forget(self) -> None:
         """Remove what is here of the run, client states and its lock apart."""
-        for folder in self._folders:
-            for path in (self._here / folder).glob("*"):
-                if path.name not in _HERE_ONLY:
-                    path.unlink()
-        (self._here / self._profile).unlink(missing_ok=True)
+        with self._copying():
+            for folder in self._folders:
+                for path in (self._here / folder).glob("*"):
+                    if path.name not in _HERE_ONLY:
+                        path.unlink()
+            (self._here / self._profile).unlink(missing_ok=True)
 
     def push(self) -> None:
         """Make what is there what is here.
@@ -216,6 +227,17 @@ class Remote:
             raise ConfigError(
                 f"results.folder must be an address that can be {what}, with credentials from {CREDENTIALS}, "
                 f"got {self.address!r}: {error}"
+            ) from error
+
+    @contextmanager
+    def _copying(self) -> Iterator[None]:
+        """Turn what is refused here into an error that says what to set."""
+        try:
+            yield
+        except OSError as error:
+            raise ResultsError(
+                f"XDG_CACHE_HOME must be a folder that can be written, for working copies of results at an "
+                f"address, got {self._here}: {error}"
             ) from error
 
     @contextmanager

@@ -85,10 +85,30 @@ def test_what_cannot_be_read_is_named(
     ):
         assert tables.main([address]) == 1
         assert f"error: {rule}" in capsys.readouterr().err
-    assert tables.main(["s3://key:mostsecret@bucket/x"]) == 1
+
+
+@pytest.mark.parametrize(
+    "address",
+    [
+        "s3://key:mostsecret@bucket/x",
+        "s3://bucket/x?access_key=key&secret_key=mostsecret",
+        "s3://bucket/x?session_token=mostsecret",
+        "s3://bucket/x?endpoint_override=key:mostsecret@127.0.0.1:1",
+    ],
+)
+def test_secrets_in_an_address_are_not_told(
+    address: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert tables.main([address]) == 1
     told = capsys.readouterr().err
     assert "must hold no credentials" in told
+    assert told.rstrip().endswith("got them for bucket")
     assert "mostsecret" not in told
+
+
+def test_an_address_that_is_none_is_refused(capsys: pytest.CaptureFixture[str]) -> None:
+    assert tables.main(["s3://[bucket/x"]) == 1
+    assert "error: s3://[bucket/x cannot be read: Invalid IPv6 URL" in capsys.readouterr().err
 
 
 def test_a_place_is_named_as_it_was(tmp_path: Path) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -14,6 +16,8 @@ import yaml
 
 ROOT = Path(__file__).resolve().parents[2]
 CLUSTER = ROOT / "cluster"
+BESIDE = f"{Path(sys.executable).parent}{os.pathsep}{os.environ.get('PATH', '')}"
+HADOLINT = shutil.which("hadolint", path=BESIDE)
 CLOUDS = ("cpu.yaml", "gpu.yaml", "gcp.yaml")
 
 POD = {"spec": None, "metadata": None}
@@ -194,8 +198,20 @@ def test_shell_scripts_are_clean(name: str) -> None:
     assert told.returncode == 0, told.stdout
 
 
+@pytest.mark.skipif(HADOLINT is None, reason="needs hadolint")
+@pytest.mark.parametrize(("added", "rule"), [("", None), ("RUN sudo true\n", "DL3004")])
+def test_the_dockerfile_is_clean(tmp_path: Path, added: str, rule: str | None) -> None:
+    """And another one is not, so that it can fail."""
+    linted = tmp_path / "Dockerfile"
+    linted.write_text((CLUSTER / "Dockerfile").read_text() + added)
+    command = [str(HADOLINT), "--failure-threshold", "warning", "--no-color", str(linted)]
+    told = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (told.returncode == 0) == (rule is None), told.stdout + told.stderr
+    assert rule is None or rule in told.stdout
+
+
 def test_the_dockerfile_has_instructions_and_sources_that_there_are() -> None:
-    """A linter's first rules; images cannot be built in these tests."""
+    """What a linter does not know of: what is copied; images cannot be built in these tests."""
     text = (CLUSTER / "Dockerfile").read_text().replace("\\\n", " ")
     lines = [line for line in text.splitlines() if line.strip() and not line.startswith("#")]
     instructions = [line.split()[0] for line in lines]

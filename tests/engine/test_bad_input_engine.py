@@ -238,6 +238,8 @@ def test_gpus_on_a_cluster_without_one(engine: Engine, told: str) -> None:
             "wait_for_workers must be 0 with actors_per_gpu=auto, .* got 9",
         ),
         ({"num_gpus": 1.5}, "num_gpus must be a whole number above 1, got 1.5"),
+        ({"num_gpus": 1e-5}, "num_gpus must be 0, or 0.0001 or more, got 1e-05"),
+        ({"num_cpus": 1e-5}, "num_cpus must be 0, or 0.0001 or more, got 1e-05"),
         ({"actors_per_gpu": 0}, "actors_per_gpu"),
         ({"actors_per_gpu": "many"}, "actors_per_gpu"),
         ({"wait_for_workers": -1.0}, "wait_for_workers"),

@@ -100,6 +100,19 @@ def test_the_address_is_no_part_of_a_run_id(tmp_path: Path) -> None:
     )
 
 
+def test_one_address_has_one_working_copy_however_it_is_written() -> None:
+    """The lock of a run is in it."""
+    server = "endpoint_override=127.0.0.1:1&scheme=http"
+    copies = {
+        working_folder(f"s3://bucket/{path}?{options}")
+        for path in ("results", "results/")
+        for options in (server, "scheme=http&endpoint_override=127.0.0.1%3A1")
+    }
+    assert len(copies) == 1
+    assert working_folder(f"s3://bucket/other?{server}") not in copies
+    assert working_folder("s3://bucket/results?scheme=http") not in copies
+
+
 def test_states_stay_where_the_run_began(bucket: str, tmp_path: Path) -> None:
     """Another machine refuses to go on without them, unless they lie in a shared folder."""
     experiment = experiment_of(bucket, "scaffold", rounds=3)
@@ -282,6 +295,7 @@ def _set(monkeypatch: pytest.MonkeyPatch, keys: Mapping[str, str]) -> None:
         "s3://{key}:{secret}@bucket/results",
         "s3://{key}@bucket/results",
         "s3://bucket/results?secret_key={secret}&access_key={key}",
+        "s3://bucket/results?scheme=http&endpoint_override={key}:{secret}@127.0.0.1:1",
     ],
 )
 def test_secrets_in_an_address_are_refused_and_not_told(

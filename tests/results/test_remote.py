@@ -167,6 +167,36 @@ def test_what_was_removed_at_the_address_is_not_there_any_more(
         remote.pull()
 
 
+def test_a_run_that_comes_or_ends_after_the_first_look_is_seen(
+    bucket: str, make_row: MakeRow
+) -> None:
+    """Another process may have it until this one has taken the lock."""
+    before = Remote(bucket, "run")
+    writer = _writer(f"{bucket}&region=us-east-1", make_row)
+    _write(writer, make_row, range(ROUNDS))
+    writer.flush()
+    begun = Remote(bucket, "run")
+    writer.finish("finished")
+    before.begin()
+    with pytest.raises(ResultsError, match="run 'run' is already in s3://"):
+        ResultsWriter(working_folder(bucket), "run", remote=before)
+    begun.pull()
+    assert load(working_folder(bucket), "rounds")["round"].tolist() == list(range(ROUNDS))
+
+
+def test_a_working_copy_that_cannot_be_written_is_named(
+    tmp_path: Path, bucket: str, make_row: MakeRow, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As where the home folder of a container is read-only."""
+    _writer(bucket, make_row)
+    occupied = tmp_path / "file"
+    occupied.touch()
+    monkeypatch.setenv("XDG_CACHE_HOME", str(occupied))
+    for bring in (Remote(bucket, "run").begin, Remote(bucket, "run").pull):
+        with pytest.raises(ResultsError, match=f"XDG_CACHE_HOME must .* {occupied}/spatl_ray"):
+            bring()
+
+
 def test_a_copy_of_an_address_is_a_results_folder(
     tmp_path: Path, bucket: str, make_row: MakeRow
 ) -> None:
