@@ -33,14 +33,13 @@ port=$((20000 + SLURM_JOB_ID % 10000)) # two jobs may share a machine
 mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 head=${nodes[0]}
 address=$(srun --nodes=1 --ntasks=1 -w "$head" hostname --ip-address | awk '{print $1}')
-cpus=${SLURM_CPUS_ON_NODE:-$(nproc)}
-gpus=${SLURM_GPUS_ON_NODE:-0}
 
-start() {
+start() { # on a node, with what the job has there, which another node may have less of
     local node=$1
     shift
-    srun --nodes=1 --ntasks=1 --overlap -w "$node" \
-        ray start "$@" --num-cpus="$cpus" --num-gpus="$gpus" --block &
+    # shellcheck disable=SC2016 # for the shell over there
+    srun --nodes=1 --ntasks=1 --overlap --cpu-bind=none -w "$node" bash -c \
+        'ray start "$@" --num-cpus="$SLURM_CPUS_ON_NODE" --num-gpus="${SLURM_GPUS_ON_NODE:-0}" --block' ray "$@" &
 }
 
 start "$head" --head --node-ip-address="$address" --port="$port" --dashboard-host=127.0.0.1
