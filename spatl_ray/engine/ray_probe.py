@@ -16,6 +16,9 @@ from spatl_ray.engine.actors import extend_path
 from spatl_ray.engine.capacity import GPU_MEMORY, SLACK, Kind, Resources, kind_of, share_of
 from spatl_ray.engine.gpu_probe import Probe, Trial, explored
 from spatl_ray.errors import SpatlError
+from spatl_ray.logs import logger
+
+log = logger(__name__)
 
 MOST = 16
 """Actors on a GPU, however large it is: what they give by then is lost in their numbers."""
@@ -93,9 +96,10 @@ class GpuProbes:
         """
         try:
             return self._measured(count)
-        except SpatlError:
+        except SpatlError as error:
             if count == 1:
                 raise
+            log.warning("%d actors on a GPU were tried, and failed: %s", count, error)
             return None
 
     def _measured(self, count: int) -> Trial:
