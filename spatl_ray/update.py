@@ -12,6 +12,7 @@ import numpy as np
 from spatl_ray.arrays import Bits, Integers
 from spatl_ray.errors import WireError
 from spatl_ray.parameters import Array, Arrays, Space
+from spatl_ray.quantised import BITS, Quantised, quantise
 
 VALUE_TYPES: Mapping[str, np.dtype[np.generic]] = {
     "float32": np.dtype(np.float32),
@@ -91,10 +92,17 @@ class Part:
     Attributes:
         mask: which positions.
         values: shape (mask.count(space),), in one of VALUE_TYPES.
+        quantised: the integers and scales that `values` are made of, if they travel as such.
     """
 
     mask: Mask
     values: Array
+    quantised: Quantised | None = None
+
+    @property
+    def value_type(self) -> str:
+        """Name of the values' type on the wire: one of VALUE_TYPES, or of BITS."""
+        return self.values.dtype.name if self.quantised is None else f"int{self.quantised.bits}"
 
     def dense(self, space: Space, dtype: np.dtype[np.generic] | type[np.floating]) -> Array:
         """The vector of shape (space.size,) with zeros where nothing was kept."""
@@ -109,12 +117,42 @@ class Part:
 Parts = Mapping[str, Part]
 
 
-def keep(vector: Array, mask: Mask, space: Space, value_type: str) -> Part:
-    """The kept positions of `vector`, cast to `value_type` (round to nearest even)."""
+def keep(
+    vector: Array,
+    mask: Mask,
+    space: Space,
+    value_type: str,
+    generator: np.random.Generator | None = None,
+) -> Part:
+    """The kept positions of `vector`, cast to `value_type`.
+
+    Args:
+        vector: shape (space.size,).
+        mask: which positions.
+        space: of the vector.
+        value_type: one of VALUE_TYPES (round to nearest even), or of BITS.
+        generator: for stochastic rounding, which those of BITS have; without, to the nearest.
+
+    Raises:
+        WireError: the vector does not fit its space.
+    """
     if vector.shape != (space.size,):
         raise WireError(f"a vector of shape ({space.size},) is needed, got {vector.shape}")
     kept = mask.positions(space)
-    values = vector if kept is None else vector[kept]
+    return cast(mask, vector if kept is None else vector[kept], value_type, generator)
+
+
+def cast(
+    mask: Mask, values: Array, value_type: str, generator: np.random.Generator | None = None
+) -> Part:
+    """A part of values in a type; see `keep`.
+
+    Args:
+        values: shape (mask.count(space),).
+    """
+    if value_type in BITS:
+        quantised = quantise(values, BITS[value_type], generator)
+        return Part(mask, quantised.values, quantised)
     with np.errstate(over="ignore"):
         return Part(mask, np.ascontiguousarray(values, dtype=VALUE_TYPES[value_type]))
 

@@ -250,7 +250,8 @@ class Algorithm(ABC):
         layout, kind = self.layout, self.setting.uplink
         parts = {}
         if layout.shared.size:
-            parts[DELTA] = keep(self.movement(view, end), mask, layout.shared, kind)
+            moved, generator = self.movement(view, end), view.generator("rounding")
+            parts[DELTA] = keep(moved, mask, layout.shared, kind, generator)
         if layout.shared_buffers.size:
             delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
             # Not in fewer bits: rounded movements of a running variance may add up below 0.

@@ -108,7 +108,8 @@ class Spatl(SharedPredictor, Controlled):
         parts = self.moved(view, result.end, mask)
         parts.update(self.variate(view, moved, result.steps, mask))
         if self.options.error_feedback:
-            parts[DELTA] = keep(update, mask, self.layout.shared, self.setting.uplink)
+            generator = view.generator("rounding")
+            parts[DELTA] = keep(update, mask, self.layout.shared, self.setting.uplink, generator)
         return parts
 
     def _select(

@@ -40,6 +40,7 @@ def _countable(value: int) -> int:
 
 Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 ValueType = Literal["float32", "float16", "bfloat16", "float64"]
+FewBits = Literal["int8", "int4"]
 
 
 LATER = "later"

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 from pydantic import Field, field_validator, model_validator
 
 from spatl_ray.config.base import (
     LATER,
     Count,
+    FewBits,
     Fraction,
     NonNegative,
     Options,
@@ -141,22 +142,44 @@ class Wire(Strict):
     lossless.
 
     Attributes:
-        uplink: of updates; None takes the training's dtype.
+        uplink: of updates; None takes the training's dtype. int8 and int4 round stochastically, in blocks
+            that have a scale each.
         downlink: of broadcasts; None takes the training's dtype.
         states: of client states between two rounds; None stores them as they are.
-        control: of the control variate in broadcasts; None takes `downlink`.
-        broadcast: `full`, or `changed`: a client receives what changed since it began its last update that
-            counted. The values are the same; fewer bytes travel.
+        control: of the control variate in broadcasts; None takes `downlink`, or `broadcast` if that is int8
+            or int4.
+        broadcast: `full`; `changed`: a client receives what changed since it began its last update that
+            counted, the values are the same and fewer bytes travel; or int8 or int4: it receives differences
+            in so few bits, and what rounding leaves of them comes with the next ones.
 
     Buffers always travel in the training's dtype: rounded movements of a running variance can add up
     to a negative one.
     """
 
-    uplink: ValueType | None = None
+    uplink: ValueType | FewBits | None = None
     downlink: ValueType | None = None
     states: ValueType | None = None
-    control: Annotated[ValueType | None, LATER] = None
-    broadcast: Annotated[Literal["full", "changed"], LATER] = "full"
+    control: Annotated[ValueType | FewBits | None, LATER] = None
+    broadcast: Annotated[Literal["full", "changed"] | FewBits, LATER] = "full"
+
+    @property
+    def is_held(self) -> bool:
+        """Whether what clients hold follows the server in differences of few bits."""
+        return self.broadcast in get_args(FewBits)
+
+    @model_validator(mode="after")
+    def _one_downlink(self) -> Wire:
+        if self.is_held and self.downlink is not None:
+            raise ValueError(
+                f"downlink must be null with broadcast={self.broadcast}, which sends differences in as many "
+                f"bits, got {self.downlink!r}"
+            )
+        if self.control is not None and self.is_held != (self.control in get_args(FewBits)):
+            rule = "int8 or int4" if self.is_held else "a float type"
+            raise ValueError(
+                f"control must be {rule} with broadcast={self.broadcast}, got {self.control!r}"
+            )
+        return self
 
 
 class Finetune(Strict):

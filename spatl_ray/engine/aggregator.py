@@ -21,9 +21,10 @@ from spatl_ray.algorithms.base import CONTROL, DELTA
 from spatl_ray.arrays import l2_norm
 from spatl_ray.config import Experiment
 from spatl_ray.data.datasets import SampleSpec
-from spatl_ray.engine import downlink
 from spatl_ray.engine.blueprint import make_blueprint
+from spatl_ray.engine.downlink import make_downlink
 from spatl_ray.engine.environment import fingerprint
+from spatl_ray.engine.held import as_held
 from spatl_ray.engine.messages import (
     BroadcastBytes,
     Drift,
@@ -62,9 +63,9 @@ class Aggregator:
         self.blueprint = make_blueprint(experiment, spec, torch.device("cpu"))
         self.algorithm = self.blueprint.algorithm
         self.server: Arrays = self.algorithm.start_server(self.blueprint.initial)
-        self._differs = experiment.wire.broadcast == "changed"
-        if self._differs:
-            self.server = {**self.server, **downlink.first(self.algorithm, self.server)}
+        self._downlink = make_downlink(experiment, self.algorithm)
+        if self._downlink is not None:
+            self.server = {**self.server, **self._downlink.first(self.server)}
         self.round = 0
         self.spans = Spans(experiment.engine.profile)
         self._lock = threading.Lock()
@@ -90,7 +91,7 @@ class Aggregator:
         self._check_round(round_)
         if self._cached is None or self._cached.round != round_:
             with self.spans.of("encode broadcast"):
-                common = self._encode(self.algorithm.broadcast(self.server))
+                common = self._encode(self.algorithm.broadcast(as_held(self.server)))
             self._cached = BroadcastBytes(round_, common)
         personal = {c: self._encode(self.algorithm.personal(self.server, c)) for c in clients}
         personal = {c: payload for c, payload in personal.items() if payload}
@@ -98,11 +99,11 @@ class Aggregator:
 
     def _differences(self, known: Collection[int]) -> dict[int, int]:
         """Bytes of the differences to the broadcasts of some rounds; none if all is sent to everybody."""
-        if not self._differs or self._cached is None:
+        if self._downlink is None or self._cached is None:
             return {}
         full = len(self._cached.common)
         with self.spans.of("encode differences"):
-            return downlink.sizes(self.algorithm, self.server, self.round, known, full)
+            return self._downlink.sizes(self.server, self.round, known, full)
 
     def global_model(self) -> ModelVector | None:
         """The one model of the whole federation, if there is one."""
@@ -144,9 +145,8 @@ class Aggregator:
         accepted |= {c for c, verdict in verdicts.items() if verdict.counts}
         with self.spans.of("step"):
             server = self.algorithm.step(self.server, totals, frozenset(accepted))
-            if self._differs:
-                moved = downlink.after(self.algorithm, self.server, server, self.round + 1)
-                server = {**server, **moved}
+            if self._downlink is not None:
+                server = {**server, **self._downlink.after(self.server, server, self.round + 1)}
         with self._lock:
             self.server, self.round = server, self.round + 1
         return StepReport(round_, verdicts, time.perf_counter() - start, _drift(totals, server))

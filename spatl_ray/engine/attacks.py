@@ -28,7 +28,7 @@ from spatl_ray import seeding
 from spatl_ray.algorithms.base import BUFFERS, ClientView
 from spatl_ray.arrays import Bits, Doubles
 from spatl_ray.config import Experiment, LabelFlip
-from spatl_ray.update import Part, Parts
+from spatl_ray.update import Part, Parts, cast
 
 Lie = Callable[[Doubles, float, np.random.Generator], Doubles]
 
@@ -97,5 +97,4 @@ class Attack:
     def _instead(self, part: Part, generator: np.random.Generator) -> Part:
         assert self._lie is not None
         values = self._lie(part.values.astype(np.float64), self._scale, generator)
-        with np.errstate(over="ignore"):
-            return Part(part.mask, values.astype(part.values.dtype))
+        return cast(part.mask, values, part.value_type, generator)

@@ -68,7 +68,7 @@ def make_blueprint(experiment: Experiment, spec: SampleSpec, device: torch.devic
             uplink=experiment.wire.uplink or training.dtype,
             downlink=experiment.wire.downlink or training.dtype,
             seed=experiment.seed,
-            control=experiment.wire.control,
+            control=None if experiment.wire.is_held else experiment.wire.control,
         )
     )
     return Blueprint(experiment, algorithm, model, model.read())

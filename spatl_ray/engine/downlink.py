@@ -12,11 +12,15 @@ is what counts.
 from __future__ import annotations
 
 from collections.abc import Collection
+from functools import partial
+from typing import Protocol
 
 import numpy as np
 
 from spatl_ray.algorithms.base import Algorithm
 from spatl_ray.arrays import Bits
+from spatl_ray.config import Experiment
+from spatl_ray.engine.held import Held
 from spatl_ray.engine.messages import NEVER
 from spatl_ray.parameters import Array, Arrays, Space
 from spatl_ray.update import WHOLE, Broadcast, Mask, Part, Parts, channel_mask, element_mask
@@ -25,6 +29,40 @@ from spatl_ray.wire.masks import Known, encode_mask
 
 SINCE = "since_"
 """Begins the names of arrays that say since which round's broadcast a position has its value."""
+
+
+class Downlink(Protocol):
+    """How clients are sent less than the whole broadcast; its arrays stand beside the server's."""
+
+    def first(self, server: Arrays) -> Arrays:
+        """The arrays before round 0."""
+        ...
+
+    def after(self, before: Arrays, server: Arrays, round_: int) -> Arrays:
+        """The arrays before a round, from all before the last one and the server's now."""
+        ...
+
+    def sizes(
+        self, server: Arrays, round_: int, known: Collection[int], full: int
+    ) -> dict[int, int]:
+        """Bytes of the messages to clients, by the round of their last update that counted."""
+        ...
+
+
+class Changed:
+    """What changed since a client last took part; see the functions of the same names."""
+
+    def __init__(self, algorithm: Algorithm) -> None:
+        self.first = partial(first, algorithm)
+        self.after = partial(after, algorithm)
+        self.sizes = partial(sizes, algorithm)
+
+
+def make_downlink(experiment: Experiment, algorithm: Algorithm) -> Downlink | None:
+    """The downlink of the config; None sends everybody all."""
+    if experiment.wire.broadcast == "changed":
+        return Changed(algorithm)
+    return Held(experiment, algorithm) if experiment.wire.is_held else None
 
 
 def first(algorithm: Algorithm, server: Arrays) -> Arrays:

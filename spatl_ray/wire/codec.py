@@ -8,6 +8,9 @@ Little-endian, without alignment:
     part       name length u8 | name, ASCII | value type u8 | mask coding u8 | mask bytes u32
                | values u32 | mask | values
 
+    values     of types 0 to 3 their bits; of int8 and int4 the blocks' scales, bfloat16 each, then the
+               integers of blocks whose scale is not 0 (int4: two a byte, the first in the lower half)
+
 The fixed overhead is 31 bytes an update, 15 a broadcast, and 11 + len(name) a part. A message
 without parts is not sent at all: it encodes to b"".
 """
@@ -20,12 +23,18 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import IntEnum
 
-import numpy as np
-
 from spatl_ray.errors import WireError
-from spatl_ray.parameters import Array, Space
+from spatl_ray.parameters import Space
+from spatl_ray.quantised import BITS
 from spatl_ray.update import VALUE_TYPES, Broadcast, Mask, Part, Update
 from spatl_ray.wire.masks import Known, decode_mask, encode_mask, fits
+from spatl_ray.wire.values import (
+    frozen,
+    least_bytes,
+    read_quantised,
+    read_values,
+    value_bytes,
+)
 
 Last = Mapping[str, Mask]
 """Masks both sides remember from the client's last accepted update, by part name.
@@ -42,7 +51,7 @@ _UPDATE = struct.Struct("<IQIIB")
 _PART = struct.Struct("<BBII")
 _CHECKSUM = struct.Struct("<I")
 
-_TYPES = tuple(VALUE_TYPES[name] for name in ("float32", "float16", "bfloat16", "float64"))
+_TYPES = ("float32", "float16", "bfloat16", "float64", "int8", "int4")
 """Value types by their number on the wire: append only."""
 
 
@@ -73,8 +82,8 @@ def encode(
     for name, part in message.parts.items():
         _check_part(name, part, spaces)
         coding, mask = encode_mask(part.mask, Known(earlier, (last or {}).get(name)))
-        values = _value_bytes(part.values)
-        fields = _PART.pack(_TYPES.index(part.values.dtype), coding, len(mask), len(part.values))
+        values = value_bytes(part)
+        fields = _PART.pack(_TYPES.index(part.value_type), coding, len(mask), len(part.values))
         pieces += [bytes([len(name)]), name.encode("ascii"), fields, mask, values]
         earlier.append(part.mask)
     checksum = 0
@@ -148,7 +157,7 @@ def _check_part(name: str, part: Part, spaces: Mapping[str, Space]) -> None:
             f"part {name!r}: a {part.mask.kind.name} mask must fit a space of {space.size} "
             f"positions and {space.channels} channels"
         )
-    if part.values.dtype not in _TYPES:
+    if part.values.dtype not in VALUE_TYPES.values():
         raise WireError(
             f"part {name!r}: values must be one of {list(VALUE_TYPES)}, got {part.values.dtype}"
         )
@@ -158,12 +167,6 @@ def _check_part(name: str, part: Part, spaces: Mapping[str, Space]) -> None:
         raise WireError(
             f"part {name!r}: values must have shape ({count},), got {part.values.shape}"
         )
-
-
-def _value_bytes(values: Array) -> memoryview:
-    """The values' bits as little-endian integers: no float conversion can touch a NaN."""
-    bits = np.ascontiguousarray(values).view(f"u{values.itemsize}")
-    return bits.astype(f"<u{values.itemsize}", copy=False).view(np.uint8).data
 
 
 @dataclass
@@ -230,21 +233,16 @@ def _read_part(reader: _Reader, space: Space, known: Known) -> Part:
     type_code, coding, mask_size, count = reader.unpack(_PART)
     if type_code >= len(_TYPES):
         raise WireError(f"value type must be in [0, {len(_TYPES)}), got {type_code}")
-    dtype = _TYPES[type_code]
-    needed = mask_size + count * dtype.itemsize
+    value_type = _TYPES[type_code]
+    needed = mask_size + least_bytes(value_type, count)
     if count > space.size or needed > reader.left:
         raise WireError(
             f"a part must hold at most {space.size} values and {reader.left} bytes, "
             f"got {count} and {needed}"
         )
     mask = decode_mask(coding, reader.take(mask_size), space, count, known)
-    return Part(mask, _read_values(reader.take(count * dtype.itemsize), dtype))
-
-
-def _read_values(data: memoryview, dtype: np.dtype[np.generic]) -> Array:
-    """The values, a view of `data` where it is aligned for them and a copy elsewhere."""
-    bits = np.frombuffer(data, dtype=f"<u{dtype.itemsize}")
-    native = np.require(bits, dtype=f"=u{dtype.itemsize}", requirements="A")
-    values: Array = native.view(dtype)
-    values.flags.writeable = False
-    return values
+    if value_type in BITS:
+        quantised = read_quantised(reader.take, count, BITS[value_type])
+        return Part(mask, frozen(quantised.values), quantised)
+    dtype = VALUE_TYPES[value_type]
+    return Part(mask, read_values(reader.take(count * dtype.itemsize), dtype))

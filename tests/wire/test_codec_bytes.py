@@ -142,7 +142,7 @@ def patched(offset: int, replacement: bytes) -> bytes:
         (patched(27, b"\xff"), "255 more bytes"),
         (patched(28, b"e"), "got 'e'"),
         (patched(28, b"\xff"), "must be one of"),
-        (patched(29, b"\x04"), "value type"),
+        (patched(29, b"\x06"), "value type"),
         (patched(30, b"\x09"), "coding 9"),
         (patched(30, b"\x04"), "coding 4"),  # SAME as part 5
         (patched(31, b"\x00"), "must fill 1 bytes, got 0"),
