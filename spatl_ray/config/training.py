@@ -204,6 +204,8 @@ class Evaluation(Strict):
         every: evaluate after every this many rounds, and after the last one.
         panel: number of clients of the fixed, seeded panel.
         global_samples: size of the fixed, seeded sample of the global test set, or None for all.
+        client_global_samples: size of the fixed, seeded sample of those on which clients' models are scored,
+            the global model apart; None for all of them.
         untrained: clients that never trained are evaluated as they are (`initial`), after fitting
             only their predictor (`transfer`), or not at all (`skip`).
         transfer_epochs: local epochs of `transfer`.
@@ -215,6 +217,7 @@ class Evaluation(Strict):
     every: Count = 1
     panel: Count = 100
     global_samples: Count | None = 2000
+    client_global_samples: Annotated[Count | None, LATER] = None
     untrained: Literal["initial", "transfer", "skip"] = "initial"
     transfer_epochs: Count = 1
     batch_size: Count = 500

@@ -76,8 +76,13 @@ class Evaluator:
         return self.trainer.gradient(vector, *self.population.sample(client, "train", SAMPLE))
 
     def score_global(self, vector: ModelVector) -> Score | None:
-        """A model on the global test sample."""
+        """The global model on the global test sample."""
         x, y = self.population.global_x, self.population.global_y
+        return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
+
+    def score_global_of(self, vector: ModelVector) -> Score | None:
+        """A client's model on as much of the global test set as clients' models are scored on."""
+        x, y = self.population.client_global_test
         return evaluate(self.blueprint.model, vector, x, y, self.options.batch_size)
 
     def kept(
@@ -115,7 +120,7 @@ class Evaluator:
                 evaluated_as=evaluated_as,
                 local_test=self.score(own, view.client, "test"),
                 local_validation=self.score(own, view.client, "validation"),
-                global_test=self.score_global(vector)
+                global_test=self.score_global_of(vector)
                 if algorithm.is_personal or not trained
                 else None,
                 tuning=tuning,

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from spatl_ray import seeding
-from spatl_ray.arrays import Bits
+from spatl_ray.arrays import Bits, Integers
 from spatl_ray.data.dealing import transformed
 from spatl_ray.data.federated import FederatedData, SplitName
 from spatl_ray.training.samples import Samples
@@ -33,6 +33,7 @@ class Population:
         global_samples: size of the seeded sample of the global test set, or None for all.
         seed: the experiment's.
         flipped: clients whose training labels y are C - 1 - y, shape (clients,); None for nobody.
+        client_global_samples: size of the seeded sample of that one for clients' models, or None for all.
     """
 
     def __init__(
@@ -43,6 +44,7 @@ class Population:
         global_samples: int | None,
         seed: int,
         flipped: Bits | None = None,
+        client_global_samples: int | None = None,
     ) -> None:
         self.data = data
         self._dtype = dtype
@@ -52,12 +54,22 @@ class Population:
         self._flipped = flipped
         # As one tensor: clients that share their samples' tensors can be batched together.
         self._flipped_y = self._y if flipped is None else data.dataset.classes - 1 - self._y
-        n = len(data.dataset.test_y)
-        rows = np.arange(n)
-        if global_samples is not None and global_samples < n:
-            rows = np.sort(seeding.generator(seed, "global test").choice(n, global_samples, False))
-        self.global_x = self._cast(resident(data.dataset.test_x[rows], device))
-        self.global_y = resident(data.dataset.test_y[rows], device)
+        rows = self._drawn(np.arange(len(data.dataset.test_y)), global_samples, "global test")
+        self.global_x, self.global_y = self._of_test(rows)
+        few = self._drawn(rows, client_global_samples, "global test of clients")
+        own = few is not rows
+        self.client_global_test = self._of_test(few) if own else (self.global_x, self.global_y)
+
+    def _drawn(self, rows: Integers, limit: int | None, stream: str) -> Integers:
+        """At most `limit` rows of the global test set, in order."""
+        if limit is None or limit >= len(rows):
+            return rows
+        return np.sort(seeding.generator(self._seed, stream).choice(rows, limit, replace=False))
+
+    def _of_test(self, rows: Integers) -> tuple[Tensor, Tensor]:
+        """Features and labels of the global test set at some rows."""
+        x, y = self.data.dataset.test_x[rows], self.data.dataset.test_y[rows]
+        return self._cast(resident(x, self._x.device)), resident(y, self._x.device)
 
     def samples(self, client: int, split: SplitName) -> tuple[Tensor, Tensor]:
         """A client's features and labels of one split."""

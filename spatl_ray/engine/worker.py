@@ -93,6 +93,7 @@ class Worker:
             experiment.evaluation.global_samples,
             experiment.seed,
             flips_labels(experiment),
+            experiment.evaluation.client_global_samples,
         )
         self.trainer = Trainer(self.blueprint.model, experiment.training)
         self.evaluator = Evaluator(self.blueprint, self.population, self.trainer)
@@ -279,7 +280,7 @@ class Worker:
         return replace(
             report,
             after_local=self.evaluator.score(end, client, "test"),
-            after_global=self.evaluator.score_global(end),
+            after_global=self.evaluator.score_global_of(end),
             inference_local=kept,
         )
 

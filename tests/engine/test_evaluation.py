@@ -281,6 +281,25 @@ def test_the_global_test_sample_has_the_stated_size_and_is_seeded(tmp_path: Path
         assert torch.equal(again.global_x, population.global_x) == same
 
 
+def test_clients_models_may_be_scored_on_fewer_of_the_global_test_samples(tmp_path: Path) -> None:
+    """A seeded part of those of the global model, which keeps all of its own."""
+    evaluation = {"global_samples": 50, "client_global_samples": 20}
+    for name, algorithm in (("one", "fedavg"), ("own", "fedper")):
+        _, backend = ran(small(tmp_path / name, algorithm, evaluation=evaluation))
+        population = backend.worker.population
+        few, labels = population.client_global_test
+        assert few.shape == (20, 1, 8, 8)
+        rows = [int(r) for x in few for r in (population.global_x == x).all((1, 2, 3)).nonzero()]
+        assert len(set(rows)) == 20
+        assert torch.equal(population.global_y[rows], labels)
+    one, own = (table(tmp_path / name, "rounds").iloc[-1] for name in ("one", "own"))
+    assert round(one["global_test_accuracy"] * 50, 6).is_integer()
+    assert round(one["after_global_test_accuracy_mean"] * 20 * 6, 6).is_integer()
+    assert round(own["global_test_accuracy"] * 20 * 6, 6).is_integer()
+    clients = table(tmp_path / "own", "clients")["global_test_accuracy"].dropna() * 20
+    assert np.allclose(clients, clients.round())
+
+
 def rows_of(population: Population, dataset: Dataset) -> np.ndarray:
     """Which test samples the population's global sample holds; all images of the digits differ."""
     sample = population.global_x.numpy().reshape(len(population.global_y), -1)
