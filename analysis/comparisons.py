@@ -11,9 +11,10 @@ import numpy as np
 import pandas as pd
 
 from analysis import clients
+from analysis.aims import Target, check_methods
 from analysis.clients import Doubles
 from analysis.formats import UNKNOWN, Spread, nothing, spread
-from analysis.load import LoadError, Results, load
+from analysis.load import Results, load
 from analysis.methods import (
     FINISHED,
     INCOMPLETE,
@@ -84,13 +85,13 @@ class Compared:
         return self._pairable.pivot(index=[*SETTING, "seed"], columns="label", values=name)
 
 
-def compared(results: Results, target: float | None = None, metric: str | None = None) -> Compared:
+def compared(results: Results, target: Target = None, metric: str | None = None) -> Compared:
     """Read what the tables need.
 
     Args:
         results: a results folder, or several.
-        target: the value of `metric` to reach, or None: in each setting the worst of its finished
-            runs' best values.
+        target: the value of `metric` to reach, what to be like, or None: in each setting the worst of
+            its finished runs' best values.
         metric: a column of rounds, one of `metrics.BETTER`; None: the own-split accuracy.
 
     Raises:
@@ -150,11 +151,17 @@ def targets(of: Compared) -> pd.DataFrame:
         cells = zip(table[name], reached, table["seeds"], strict=True)
         table[name] = pd.Series([_to_target(*cell) for cell in cells], dtype=object)
     place = list(table.columns).index("rounds_to_target")
-    goals = of.runs.groupby(_METHOD, sort=True)["target"].first().to_numpy()
+    goals = of.runs.groupby(_METHOD, sort=True)["target"].agg(_goal).to_numpy()
     table.insert(place, "target", goals)
     counts = [f"{n} of {seeds}" for n, seeds in zip(reached, table["seeds"], strict=True)]
     table.insert(place + 1, "reached", counts)
     return table
+
+
+def _goal(targets: pd.Series) -> str:
+    """The target, or from which to which where seeds have their own."""
+    texts = sorted({text for text in targets if text != UNKNOWN}) or [UNKNOWN]
+    return texts[0] if len(texts) == 1 else f"{texts[0]} to {texts[-1].rpartition(' ')[2]}"
 
 
 def _to_target(value: Spread, reached: int, seeds: int) -> Spread | str:
@@ -253,12 +260,7 @@ def opponents(of: Compared, baselines: Sequence[str] = ()) -> set[str]:
     Raises:
         LoadError: a baseline that no run is of.
     """
-    known = {*of.runs["algorithm"], *of.runs["label"]}
-    if unknown := [name for name in baselines if name not in known]:
-        raise LoadError(
-            f"baseline must be an algorithm or method of these runs, got {unknown[0]!r}; there are: "
-            f"{', '.join(sorted(known))}"
-        )
+    check_methods(of.runs, baselines, "baseline")
     runs = of.finished
     labels = set(runs["label"])
     if baselines:

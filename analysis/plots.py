@@ -19,6 +19,7 @@ if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
 from analysis import clients
+from analysis.aims import Target
 from analysis.bars import phases_figure, target_figure
 from analysis.comparisons import Compared, compared, lacking_rounds, lacking_runs, targets
 from analysis.curves import Curve, curves
@@ -38,7 +39,7 @@ from analysis.pareto import pareto_figure, trials
 from analysis.places import output
 from analysis.selection import flops_figure, keep_ratio_figure, mean_ratios, reward_figure
 from analysis.spreads import clients_figure, partition_figure
-from analysis.tables import add_target, runs_table
+from analysis.tables import add_target, runs_table, target_of
 
 
 @dataclass(frozen=True)
@@ -48,12 +49,12 @@ class Drawing:
     Attributes:
         results: a results folder, or several.
         metric: the column that is to reach the target, or None for the own-split accuracy.
-        target: its value, or None.
+        target: its value, what to be like, or None.
     """
 
     results: Results
     metric: str | None = None
-    target: float | None = None
+    target: Target = None
 
     @cached_property
     def compared(self) -> Compared:
@@ -220,7 +221,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Draw what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
     out = options.out or output(options.results[0], "plots")
-    of = Drawing(options.results, options.metric, options.target)
+    of = Drawing(options.results, options.metric, target_of(options))
     try:
         table, paths = save(of, out, options.format, options.what)
     except (LoadError, OSError) as error:

@@ -22,6 +22,7 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.aims import Target
 from analysis.curves import LINES, Curve, best
 from analysis.formats import NOTHING, Spread, cell_text
 from analysis.load import LoadError, Results, holds, load
@@ -37,7 +38,7 @@ from analysis.panels import by_setting
 from analysis.places import output
 from analysis.plots import PICTURES, Drawing, figures
 from analysis.tables import TITLES as TABLE_TITLES
-from analysis.tables import WHAT, add_baseline, add_target, notes, tables
+from analysis.tables import WHAT, add_baseline, add_target, notes, tables, target_of
 
 MOST_POINTS = 200
 """Of a line: enough for a chart of 500 pixels; longer runs are thinned evenly."""
@@ -56,7 +57,7 @@ _XS = {
 
 def report(
     results: Results,
-    target: float | None = None,
+    target: Target = None,
     metric: str | None = None,
     baselines: Sequence[str] = (),
 ) -> str:
@@ -384,7 +385,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser.parse_args(arguments)
     out: Path = options.out or output(options.results[0], "report.html")
     try:
-        page = report(options.results, options.target, options.metric, options.baseline)
+        page = report(options.results, target_of(options), options.metric, options.baseline)
         out.parent.mkdir(parents=True, exist_ok=True)
         out.write_text(page, encoding="utf-8")
     except (LoadError, OSError) as error:

@@ -8,8 +8,9 @@ from typing import Any
 
 import pandas as pd
 
+from analysis.aims import Target, aims
 from analysis.formats import UNKNOWN
-from analysis.load import LoadError, Results, load
+from analysis.load import Results, load
 from analysis.methods import FINISHED, INCOMPLETE, SETTING, judged
 from analysis.metrics import (
     BYTES,
@@ -37,9 +38,7 @@ _NUMBERS = [
 ]
 
 
-def summary(
-    results: Results, target: float | None = None, metric: str | None = None
-) -> pd.DataFrame:
+def summary(results: Results, target: Target = None, metric: str | None = None) -> pd.DataFrame:
     """One row a run of a results folder, or of several: see `summarise`.
 
     Raises:
@@ -65,7 +64,7 @@ def load_rounds(results: Results, metric: str | None = None) -> pd.DataFrame:
 def summarise(
     runs: pd.DataFrame,
     rounds: pd.DataFrame,
-    target: float | None = None,
+    target: Target = None,
     metric: str | None = None,
 ) -> pd.DataFrame:
     """One row a run: accuracies, bytes, seconds, cost to a target, bytes against FedAvg's.
@@ -81,7 +80,7 @@ def summarise(
     Args:
         runs: rows of the table runs, as `methods.judged` gives them.
         rounds: rows of the table rounds.
-        target: the value of `metric` to reach, or None: see `aims`.
+        target: the value of `metric` to reach, what to be like, or None: see `aims.aims`.
         metric: one of `metrics.BETTER`; None: the own-split accuracy.
     """
     own = own_split(rounds)
@@ -89,7 +88,7 @@ def summarise(
 
 
 def with_figures(
-    runs: pd.DataFrame, rounds: pd.DataFrame, target: float | None, metric: str, own: str
+    runs: pd.DataFrame, rounds: pd.DataFrame, target: Target, metric: str, own: str
 ) -> pd.DataFrame:
     """The runs with their figures as columns of numbers, and `target` in words.
 
@@ -108,31 +107,6 @@ def with_figures(
     figures.loc[~lacking, begun] = figures.loc[~lacking, begun].fillna(0.0)
     figures["target"] = [_target_text(metric, value) for value in aim]
     return runs.merge(figures.rename_axis("run_id").reset_index(), on="run_id")
-
-
-def aims(
-    runs: pd.DataFrame, rounds: pd.DataFrame, metric: str, target: float | None = None
-) -> pd.Series:
-    """The value that each run is to reach: `target`, or the hardest that all of its setting reach.
-
-    That is the worst of the best values of the setting's finished runs; of all, where none has finished.
-
-    Raises:
-        LoadError: the target is not finite.
-    """
-    if target is not None and not math.isfinite(target):
-        raise LoadError(f"target must be a finite number, got {target}")
-    if target is not None:
-        return pd.Series(target, index=runs.index)
-    is_lower = is_lower_better(metric)
-    values = rounds.groupby("run_id")[metric]
-    reached = runs["run_id"].map(values.min() if is_lower else values.max()).astype(float)
-
-    def hardest(best: pd.Series) -> pd.Series:
-        by = best.groupby([runs[name] for name in SETTING])
-        return by.transform("max") if is_lower else by.transform("min")
-
-    return hardest(reached.where(runs["status"] == FINISHED)).fillna(hardest(reached))
 
 
 def _totals(ordered: pd.DataFrame, own: str) -> pd.DataFrame:

@@ -15,6 +15,7 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+from analysis.aims import LAST, Like, Target
 from analysis.comparisons import (
     Compared,
     accuracy,
@@ -134,7 +135,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     """Print or write what the command line names; 1 if it cannot be read or written."""
     options = _parser().parse_args(arguments)
     try:
-        of = compared(options.results, options.target, options.metric)
+        of = compared(options.results, target_of(options), options.metric)
         made = tables(of, options.what, options.baseline)
         told = notes(of, options.what, options.baseline)
         if options.out is None:
@@ -190,12 +191,31 @@ def add_target(parser: argparse.ArgumentParser) -> None:
         help=f"what is to reach the target: of {', '.join(BETTER)} (default: {PANEL}, or {OWN} where "
         "a run lacks it)",
     )
-    parser.add_argument(
+    either = parser.add_mutually_exclusive_group()
+    either.add_argument(
         "--target",
         type=float,
         help="value to reach, of a loss from above (default: in each setting the worst of the "
         "finished runs' best)",
     )
+    either.add_argument(
+        "--target-of",
+        nargs="+",
+        metavar="METHOD",
+        help=f"reach what this method comes to (mean of its last {LAST} evaluations) in the same setting and "
+        "with the same seed; the mean, if several are named",
+    )
+    parser.add_argument(
+        "--margin", type=float, default=0.0, help="by how much that may be missed (default: 0)"
+    )
+
+
+def target_of(options: argparse.Namespace) -> Target:
+    """What is to be reached, by the options of `add_target`."""
+    if options.target_of is None:
+        found: float | None = options.target
+        return found
+    return Like(tuple(options.target_of), options.margin)
 
 
 if __name__ == "__main__":

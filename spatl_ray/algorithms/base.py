@@ -245,8 +245,17 @@ class Algorithm(ABC):
         end = results[0].end
         return Proposal(self.moved(view, end, WHOLE), self.own(end))
 
-    def moved(self, view: ClientView, end: ModelVector, mask: Mask) -> dict[str, Part]:
-        """The movement y - x of what is shared, at the kept positions, in the uplink's value type."""
+    def moved(
+        self, view: ClientView, end: ModelVector, mask: Mask, buffers: Mask = WHOLE
+    ) -> dict[str, Part]:
+        """The movement y - x of what is shared, at the kept positions, in the uplink's value type.
+
+        Args:
+            view: the client's view.
+            end: its model after local training.
+            mask: of the parameters.
+            buffers: the mask of those.
+        """
         layout, kind = self.layout, self.setting.uplink
         parts = {}
         if layout.shared.size:
@@ -256,7 +265,7 @@ class Algorithm(ABC):
             delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
             # Not in fewer bits: rounded movements of a running variance may add up below 0.
             exact = self.setting.training.dtype
-            parts[BUFFERS] = keep(delta, mask, layout.shared_buffers, exact)
+            parts[BUFFERS] = keep(delta, buffers, layout.shared_buffers, exact)
         return parts
 
     def movement(self, view: ClientView, end: ModelVector) -> Array:

@@ -105,7 +105,8 @@ class Spatl(SharedPredictor, Controlled):
             moved: y - x of this round, shape (shared.size,).
             update: the same, with the residual if it is fed back.
         """
-        parts = self.moved(view, result.end, mask)
+        buffers = mask if self.options.buffers == "selected" else WHOLE
+        parts = self.moved(view, result.end, mask, buffers)
         parts.update(self.variate(view, moved, result.steps, mask))
         if self.options.error_feedback:
             generator = view.generator("rounding")

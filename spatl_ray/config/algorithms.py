@@ -155,6 +155,8 @@ class Spatl(Strict):
         transfer: whether the predictor is local; off, the whole model is shared.
         control: whether control variates correct the gradient, and how; None turns them off.
         denominator: a position's sum is divided by the weights of its `senders`, or of the `cohort`.
+        buffers: batch norm's statistics travel `whole`, which costs two values a channel; or with the
+            `selected` channels only, whose inputs come from channels that moved on without them.
         error_feedback: what is not sent is kept and added to the client's next update.
         server_lr: factor on the aggregated update.
         shared_predictor: whether a second predictor is trained beside the local one and travels with the
@@ -176,6 +178,7 @@ class Spatl(Strict):
     transfer: bool = True
     control: Control | None = Control()
     denominator: Literal["senders", "cohort"] = "senders"
+    buffers: Literal["whole", "selected"] = "whole"
     error_feedback: bool = False
     server_lr: Positive = 1.0
     shared_predictor: Annotated[bool, LATER] = False

@@ -21,8 +21,8 @@ import numpy as np
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, Algorithm
 from spatl_ray.config import Experiment
 from spatl_ray.engine.messages import NEVER
-from spatl_ray.parameters import Arrays
-from spatl_ray.update import WHOLE, Broadcast, Parts, keep
+from spatl_ray.parameters import Arrays, Space
+from spatl_ray.update import WHOLE, Broadcast, Part, Parts, element_mask, keep
 from spatl_ray.wire.codec import encode
 
 HELD = "held_"
@@ -92,18 +92,32 @@ class Held:
         Args:
             server: its arrays, these among them.
             round_: the round to come.
-            known: rounds; NEVER has no message of its own.
-            full: bytes of the full broadcast, which is sent where it is shorter.
+            known: rounds, or NEVER.
+            full: bytes of the full broadcast.
         """
-        rest = len(encode(Broadcast(round_, self._rest(server)), self.algorithm.spaces()))
-        missed = {last: server[BYTES][last + 1 : round_ + 1].sum() for last in known}
-        return {last: min(full, rest + int(m)) for last, m in missed.items() if last != NEVER}
+        spaces = self.algorithm.spaces()
+        whole = len(encode(Broadcast(round_, self.whole(server)), spaces))
+        rest = len(encode(Broadcast(round_, self._rest(server)), spaces))
+        missed = {n: server[BYTES][n + 1 : round_ + 1].sum() for n in known if n != NEVER}
+        return {NEVER: whole, **{last: min(whole, rest + int(m)) for last, m in missed.items()}}
+
+    def whole(self, server: Arrays) -> Parts:
+        """What a client is sent that holds nothing: all, but of a vector of zeros not its zeros."""
+        parts, spaces = self.algorithm.broadcast(as_held(server)), self.algorithm.spaces()
+        return {name: _without_zeros(part, spaces[name]) for name, part in parts.items()}
 
     def _rest(self, server: Arrays) -> Parts:
         """What is broadcast as it is."""
         held = _held(server)
         parts = self.algorithm.broadcast(server)
         return {name: part for name, part in parts.items() if name not in held}
+
+
+def _without_zeros(part: Part, space: Space) -> Part:
+    """The part, or one of no positions if it is a whole vector of zeros: it means the same."""
+    if part.mask != WHOLE or np.any(part.values):
+        return part
+    return Part(element_mask(np.zeros(space.size, np.bool_)), part.values[:0])
 
 
 def as_held(server: Arrays) -> Arrays:

@@ -11,10 +11,11 @@ import pandas as pd
 import pytest
 from scipy.stats import wilcoxon
 
+from analysis.aims import Like
 from analysis.comparisons import MOST_PAIRED, accuracy, compared, cost, fairness, savings, targets
-from analysis.formats import NOTHING, Spread, to_markdown
+from analysis.formats import NOTHING, UNKNOWN, Spread, to_markdown
 from analysis.load import LoadError
-from analysis.metrics import GLOBAL
+from analysis.metrics import GLOBAL, OWN
 from analysis.significance import FEW, holm, signed_rank_p, significance
 from analysis.summary import NOT_REACHED
 from analysis.tables import WHAT, main, notes, tables
@@ -49,6 +50,32 @@ def two(tmp_path: Path, write_run: WriteRun) -> Path:
 
 def _cells(table: pd.DataFrame, column: str) -> dict[str, object]:
     return dict(zip(table["method"], table[column], strict=True))
+
+
+def test_a_target_may_be_what_other_methods_come_to(two: Path) -> None:
+    """The mean of the last three evaluations of a seed: 0.5 and 1/3 of FedAvg, 17/24 and 7/24 of SPATL."""
+    table = targets(compared(two, target=Like(["fedavg"], margin=0.1))).set_index("method")
+    assert set(table["target"]) == {f"{OWN} >= 0.2333 to 0.4"}
+    assert table["reached"].to_dict() == {"FedAvg": "2 of 2", "SPATL": "2 of 2"}
+    rounds = {"FedAvg": Spread(1.5, HALF, 2), "SPATL": Spread(1.0, 0.0, 2)}
+    assert table["rounds_to_target"].to_dict() == rounds
+    both = compared(two, target=Like(["fedavg", "SPATL"])).runs.set_index("run_id")["target"]
+    assert both["fedavg-0"] == both["spatl-0"] == f"{OWN} >= {(0.5 + 17 / 24) / 2:.4g}"
+    assert both["fedavg-2"] == UNKNOWN  # SPATL has no third seed, and this one did not finish
+    with pytest.raises(
+        LoadError, match="target must be an algorithm or method of these runs, got 'x'"
+    ):
+        compared(two, target=Like(["x"]))
+
+
+def test_the_command_line_names_what_to_be_like(
+    two: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ["--what", "target", "--target-of", "fedavg", "--margin", "0.1"]
+    assert main([str(two), *options]) == 0
+    assert ">= 0.2333 to 0.4" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main([str(two), "--target", "0.5", "--target-of", "fedavg"])
 
 
 def test_accuracies_are_means_over_finished_seeds(two: Path) -> None:

@@ -42,7 +42,13 @@ class Clients(SerialBackend):
             message = held.differences(self.before, server)
             self.log[plan.round] = encode(Broadcast(plan.round, message), algorithm.spaces())
         self.before = server
-        full = self.aggregator.broadcast(plan.round, ()).common
+        full = encode(Broadcast(plan.round, held.whole(server)), algorithm.spaces())
+        sent = decode_broadcast(full, algorithm.spaces()).parts
+        common = decode_broadcast(
+            self.aggregator.broadcast(plan.round, ()).common, algorithm.spaces()
+        )
+        first, plain = (algorithm.receive(parts, {}) for parts in (sent, common.parts))
+        assert same_bits(first, plain)
         wanted = {n: a for n, a in server.items() if n.startswith(HELD) and n != "held_bytes"}
         rest = len(encode(Broadcast(plan.round, held._rest(server)), algorithm.spaces()))
         bytes_down = {}
@@ -136,6 +142,7 @@ def test_a_server_that_goes_on_from_its_arrays_sends_the_same(tmp_path: Path) ->
     found = [b.aggregator.broadcast(7, (), known) for b in (backend, again)]
     assert found[0].common == found[1].common
     assert found[0].differences == found[1].differences
+    assert found[0].differences[NEVER] <= len(found[0].common)
     assert found[0].differences[6] < found[0].differences[5] < found[0].differences[2]
 
 
@@ -146,6 +153,16 @@ def test_the_model_that_is_saved_is_the_trained_one(tmp_path: Path) -> None:
     files = saved(experiment)
     flat = np.concatenate([a.ravel() for n, a in files.items() if n.startswith("model/")])
     assert np.sort(flat).tobytes() == np.sort(backend.arrays()["model"]).tobytes()
+
+
+def test_zeros_are_not_sent(tmp_path: Path) -> None:
+    """Before round 0 the control variate is 0, and costs its frame and one byte for an empty mask."""
+    experiment = small(tmp_path, SPATL, wire={"broadcast": "int8"})
+    backend = serial(experiment)
+    backend.start()
+    sent = backend.aggregator.broadcast(0, (), {NEVER})
+    size = len(backend.arrays()["control"])
+    assert len(sent.common) - sent.differences[NEVER] == 4 * size - 1
 
 
 @pytest.mark.parametrize(
