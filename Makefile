@@ -2,6 +2,7 @@
 # make test     check, then quick, integration and Ray tests
 # make check    style, types, import layers
 # make bench    the measured figures
+# make reproduce  the sweeps behind RESULTS.md, which take days on two cores; REPRODUCE=small: a round of each grid
 # make chaos    runs whose processes are killed at random, and a million damaged payloads
 # make cluster  pack what the machines of a cluster install: the wheel, versions and a token
 # make cluster-test  ray up, and Slurm, on hosts of our own on this machine (as root; CONTRIBUTING.md names the packages)
@@ -18,7 +19,7 @@ export OMP_NUM_THREADS := 1
 export RAY_USAGE_STATS_ENABLED := 0
 
 .DEFAULT_GOAL := help
-.PHONY: demo test check bench chaos cluster cluster-test clean help
+.PHONY: demo test check bench reproduce chaos cluster cluster-test clean help
 
 $(STAMP): pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
@@ -43,6 +44,23 @@ test: check
 
 bench: $(STAMP)
 	$(BIN)/python tests/benchmarks/run.py
+
+# The full grid is a file for machines with a GPU: python tune/sweep.py reproduce_full
+EVIDENCE := reproduce reproduce_parts reproduce_options
+SMALL := rounds=1 'seed=[0]' training.epochs=1
+reproduce: $(STAMP)
+ifeq ($(REPRODUCE),small)
+	for grid in $(EVIDENCE); do \
+		$(BIN)/python tune/sweep.py $$grid --no-estimate results.folder=results/small/$$grid $(SMALL) clients=10 || exit 1; \
+	done
+	$(BIN)/python tune/sweep.py reproduce_full --no-estimate results.folder=results/small/reproduce_full $(SMALL) \
+		data.samples=1000 evaluation.global_samples=200 clients=10 'partition=[{name: classes, k: 2}]'
+else
+	for grid in $(EVIDENCE); do \
+		$(BIN)/python tune/sweep.py $$grid results.folder=results/$$grid || exit 1; \
+	done
+	$(BIN)/python analysis/refresh.py RESULTS.md
+endif
 
 chaos: $(STAMP)
 	rm -rf results/chaos results/kills results/kills_ray
