@@ -49,7 +49,7 @@ MODELS: Mapping[str, dict[str, Any]] = {
     "resnet20": {"name": "resnet20", "options": {"width": 8, "norm": "group"}},
 }
 SHARES = (0.05, 0.1, 0.2, 0.5, 1.0)
-RATES = (0.01, 0.03, 0.1)
+RATES = (0.003, 0.01, 0.03, 0.1)
 EPOCHS, FEW = (5, 20, 80), 0.2
 """The longest fits are tried up to this share of the data only: beyond, they take longest and gain least."""
 
@@ -108,6 +108,10 @@ class Newcomers:
 
     Args:
         experiment: of the run.
+
+    Attributes:
+        rejected: updates of the run that did not count: where there are some, training diverged.
+        views: what each newcomer receives after the last round.
     """
 
     def __init__(self, experiment: Experiment) -> None:
@@ -115,6 +119,8 @@ class Newcomers:
             run(experiment)
         finished = FinishedRun(experiment.results.folder, experiment.run_id)
         self.experiment, self.worker = finished.experiment, finished.worker
+        folder = Path(experiment.results.folder) / "clients" / f"run_id={experiment.run_id}"
+        self.rejected = int((pd.read_parquet(folder)["status"] == "rejected").sum())
         new = newcomers(experiment.availability, experiment.clients, experiment.seed)
         views = [finished.client(client) for client in np.flatnonzero(new).tolist()]
         self.views: list[ClientView] = [view for view, _ in views]
@@ -177,6 +183,7 @@ def rows_of(setting: Setting, seed: int) -> Iterator[dict[str, Any]]:
                     "share": share,
                     "client": view.client,
                     "samples": view.samples,
+                    "rejected_updates": new.rejected,
                     "epochs": fit.get("epochs"),
                     "lr": fit.get("lr"),
                     "validation_accuracy": validation.accuracy,
@@ -192,7 +199,8 @@ def markdown(rows: pd.DataFrame) -> str:
     shares = [0.0, *SHARES]
     heads = ["as received", *(f"{100 * share:g} %" for share in SHARES)]
     lines = [f"| method | fitted | {' | '.join(heads)} |", "|---" * (2 + len(heads)) + "|"]
-    for method, mode in dict.fromkeys(zip(rows["method"], rows["mode"], strict=True)):
+    pairs = dict.fromkeys(zip(rows["method"], rows["mode"], strict=True))
+    for method, mode in sorted(pairs, key=lambda pair: pair[0] == ALONE):
         if mode != "received":
             there = {share: seeds.loc[(method, mode, share)] for share in SHARES}
             as_it_is = (method, "received", 0.0)
