@@ -225,6 +225,10 @@ class Algorithm(ABC):
             _joined(received.get(BUFFERS), state.get(LOCAL_BUFFERS)),
         )
 
+    def newcomer_model(self, received: Arrays, state: ClientState) -> ModelVector:
+        """The model from which a client that never trained is fitted: its personal one."""
+        return self.personal_model(received, state)
+
     @property
     def is_personal(self) -> bool:
         """Whether clients' models differ."""

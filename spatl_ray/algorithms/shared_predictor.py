@@ -33,6 +33,7 @@ from spatl_ray.models.split import SplitModel
 from spatl_ray.parameters import Array, Arrays, ModelVector, Space
 from spatl_ray.training.local import LocalTask
 from spatl_ray.training.loss import Loss, load_loss
+from spatl_ray.update import ClientState
 
 
 class SharedPredictor(Algorithm):
@@ -68,12 +69,21 @@ class SharedPredictor(Algorithm):
         """Encoder and shared predictor; None without, or if buffers of the encoder are local."""
         if not self.has_shared_predictor:
             return super().global_model(server)
+        whole = self.newcomer_model(server, {})
+        return whole if whole.buffers.size == self.layout.buffers.size else None
+
+    def newcomer_model(self, received: Arrays, state: ClientState) -> ModelVector:
+        """Encoder and shared predictor, which is the start of the newcomer's own one.
+
+        Its own initial predictor knows nothing; the shared one fits the received encoder.
+        """
+        if not self.has_shared_predictor:
+            return super().newcomer_model(received, state)
         layout = self.layout
-        state = {LOCAL: _of_shared(server[MODEL], layout.shared)}
-        if BUFFERS in server:
-            state[LOCAL_BUFFERS] = _of_shared(server[BUFFERS], layout.shared_buffers)
-        whole = self.personal_model(server, state)
-        return whole if whole.buffers.size == layout.buffers.size else None
+        own = {**state, LOCAL: _of_shared(received[MODEL], layout.shared)}
+        if BUFFERS in received:
+            own[LOCAL_BUFFERS] = _of_shared(received[BUFFERS], layout.shared_buffers)
+        return self.personal_model(received, own)
 
 
 def both_losses(loss_of: Loss, output: Tensor, labels: Tensor) -> Tensor:

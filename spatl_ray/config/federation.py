@@ -100,11 +100,27 @@ class Traced(Strict):
     period: Annotated[int, Field(ge=1, lt=2**31)] | None = None
 
 
+class Newcomers(Strict):
+    """Some clients never take part, the others always: what is made for clients that come later?
+
+    Newcomers are not of the federation's objective: their weight p_i is 0. They are evaluated as
+    `evaluation.untrained` says, if they are of the panel.
+
+    Attributes:
+        share: of all clients that are newcomers, a seeded choice, rounded to the nearest number of them;
+            `sample_ratio` is of all clients, too.
+    """
+
+    name: Literal["newcomers"] = "newcomers"
+    share: Annotated[float, Field(gt=0, lt=1)] = 0.2
+
+
 Availability = Annotated[
     Annotated[Always, Tag("always")]
     | Annotated[Random, Tag("random")]
     | Annotated[Periodic, Tag("periodic")]
-    | Annotated[Traced, Tag("trace")],
+    | Annotated[Traced, Tag("trace")]
+    | Annotated[Newcomers, Tag("newcomers")],
     Discriminator(tag),
 ]
 

@@ -206,9 +206,15 @@ class Evaluation(Strict):
         global_samples: size of the fixed, seeded sample of the global test set, or None for all.
         client_global_samples: size of the fixed, seeded sample of those on which clients' models are scored,
             the global model apart; None for all of them.
-        untrained: clients that never trained are evaluated as they are (`initial`), after fitting
-            only their predictor (`transfer`), or not at all (`skip`).
-        transfer_epochs: local epochs of `transfer`.
+        untrained: clients that never trained are evaluated as they are (`initial`), not at all (`skip`), or
+            after fitting a model to their training samples, of which nothing travels or stays: only
+            the predictor on the received encoder (`transfer`), all of the received model (`finetune`), or
+            all from the run's initial model (`scratch`). With a shared predictor, `transfer` and
+            `finetune` start from that.
+        transfer_epochs: local epochs of such a fit.
+        transfer_lr: its learning rate; None takes that of round 0.
+        transfer_share: seeded share of such a client's training samples that it is fitted to, at least one
+            sample; smaller shares are parts of larger ones.
         batch_size: samples a forward pass.
         finetune: own splits are scored after fine-tuning a copy of the client's model, of which nothing
             travels or stays; None scores the model as it is, as the global test set always does.
@@ -218,7 +224,9 @@ class Evaluation(Strict):
     panel: Count = 100
     global_samples: Count | None = 2000
     client_global_samples: Annotated[Count | None, LATER] = None
-    untrained: Literal["initial", "transfer", "skip"] = "initial"
+    untrained: Literal["initial", "transfer", "finetune", "scratch", "skip"] = "initial"
     transfer_epochs: Count = 1
+    transfer_lr: Annotated[Positive | None, LATER] = None
+    transfer_share: Annotated[Fraction, LATER] = 1.0
     batch_size: Count = 500
     finetune: Annotated[Finetune | None, LATER] = None

@@ -127,9 +127,10 @@ def _there(experiment: Experiment) -> Bits:
 def _check_somebody(experiment: Experiment) -> None:
     """Refuse a run in none of whose rounds anybody is available."""
     if not _there(experiment).any():
+        field = "file" if experiment.availability.name == "trace" else "share"
         raise ConfigError(
-            f"availability.file must have some client in one of the rounds 0 to {experiment.rounds - 1}, "
-            "got none"
+            f"availability.{field} must have some client in one of the rounds 0 to "
+            f"{experiment.rounds - 1}, got none"
         )
 
 

@@ -36,7 +36,7 @@ class Evaluator:
     Args:
         blueprint: model and algorithm.
         population: the samples.
-        trainer: fits predictors of clients that never trained, where the config asks for it.
+        trainer: fits models of clients that never trained, and fine-tunes, where the config asks for it.
     """
 
     def __init__(self, blueprint: Blueprint, population: Population, trainer: Trainer) -> None:
@@ -109,11 +109,8 @@ class Evaluator:
         evaluated_as = "trained" if trained else self.options.untrained
         if evaluated_as == "skip":
             return []
-        vector = algorithm.personal_model(view.received, view.state)
-        if evaluated_as == "transfer":
-            phase = Phase(PREDICTORS, self.options.transfer_epochs)
-            vector = self._fitted(vector, view, "transfer", phase).end
-        own, tuning = self._finetuned(vector, view)
+        vector = self._model(view, evaluated_as)
+        own, tuning = self._finetuned(vector, view, 1.0 if trained else self.options.transfer_share)
         return [
             ClientScore(
                 client=view.client,
@@ -127,17 +124,38 @@ class Evaluator:
             )
         ]
 
+    def _model(self, view: ClientView, evaluated_as: str) -> ModelVector:
+        """The client's model; that of one that never trained is fitted, where the config asks for it."""
+        algorithm, options = self.blueprint.algorithm, self.options
+        if evaluated_as in ("trained", "initial"):
+            return algorithm.personal_model(view.received, view.state)
+        start = self.blueprint.initial
+        if evaluated_as != "scratch":
+            start = algorithm.newcomer_model(view.received, view.state)
+        phase = Phase(self._parts(evaluated_as == "transfer"), options.transfer_epochs)
+        lr, share = options.transfer_lr, options.transfer_share
+        return self._fitted(start, view, evaluated_as, phase, lr, share).end
+
+    def _parts(self, only_predictor: bool) -> frozenset[str] | None:
+        """What is fitted: the predictor, or all of the client's own network (None: the whole model)."""
+        return PREDICTORS if only_predictor else own_parts(self.blueprint.model.split)
+
     def _finetuned(
-        self, vector: ModelVector, view: ClientView
+        self, vector: ModelVector, view: ClientView, share: float
     ) -> tuple[ModelVector, Tuning | None]:
-        """What is scored on the client's own splits, and what fine-tuning it cost."""
+        """What is scored on the client's own splits, and what fine-tuning it cost.
+
+        Args:
+            vector: the client's model.
+            view: what the client sees.
+            share: of its training samples.
+        """
         options = self.options.finetune
         if options is None:
             return vector, None
         start = time.perf_counter()
-        whole = own_parts(self.blueprint.model.split)
-        phase = Phase(whole if options.parts == "all" else PREDICTORS, options.epochs)
-        fitted = self._fitted(vector, view, "finetune", phase, options.lr)
+        phase = Phase(self._parts(options.parts == "predictor"), options.epochs)
+        fitted = self._fitted(vector, view, "finetune", phase, options.lr, share)
         seconds = time.perf_counter() - start
         return fitted.end, Tuning(self._flops(phase.parts) * fitted.samples, seconds)
 
@@ -147,14 +165,15 @@ class Evaluator:
         view: ClientView,
         stream: str,
         phase: Phase,
-        lr: float | None = None,
+        lr: float | None,
+        share: float,
     ) -> LocalResult:
         """A model trained on the client's training samples, for its evaluation only.
 
         Not at the round's rate: a decayed one would leave late newcomers as they are.
         """
         key = (self.blueprint.experiment.seed, stream, view.round, view.client)
-        samples = self.population.indexed(view.client, "train")
+        samples = self.population.indexed(view.client, "train", share)
         job = Job(LocalTask(vector, phases=(phase,)), samples, seeding.generator(*key))
         with seeding.torch_seeded(*key):
             (result,) = self.trainer.train([job], lr or self.blueprint.experiment.training.lr)

@@ -75,9 +75,19 @@ class Population:
         """A client's features and labels of one split."""
         return self._taken(client, split, self.data.indices(client, split))
 
-    def indexed(self, client: int, split: SplitName) -> Samples:
-        """The same, of which nothing is copied before a batch is asked for."""
+    def indexed(self, client: int, split: SplitName, share: float = 1.0) -> Samples:
+        """The same, of which nothing is copied before a batch is asked for.
+
+        Args:
+            client: whose.
+            split: which.
+            share: seeded share in (0, 1] of them, at least one; smaller ones are parts of larger ones.
+        """
         indices = self.data.indices(client, split)
+        if share < 1:
+            generator = seeding.generator(self._seed, f"{split} share", client=client)
+            count = max(1, int(share * len(indices) + 0.5))
+            indices = indices[np.sort(generator.permutation(len(indices))[:count])]
         if self.data.transform is not None:
             return Samples(*self._taken(client, split, indices))
         return Samples(self._x, self._labels(client, split), indices)

@@ -11,6 +11,7 @@ from spatl_ray import seeding
 from spatl_ray.aggregation.masked import Weights
 from spatl_ray.arrays import Doubles, Integers
 from spatl_ray.config import Experiment
+from spatl_ray.federation.availability import newcomers
 from spatl_ray.parameters import Arrays
 
 ROUNDING = 1e-9
@@ -25,14 +26,14 @@ def sample_panel(experiment: Experiment) -> Integers:
 
 
 def objective_weights(experiment: Experiment, samples: Integers) -> Doubles:
-    """p_i over all clients, shape (clients,): n_i / n, or 1 / N.
+    """p_i over all clients, shape (clients,): n_i / n, or 1 / N; of newcomers 0, and they are not counted.
 
     Args:
         samples: training samples of each client.
     """
-    if experiment.objective == "uniform":
-        return np.full(len(samples), 1 / len(samples))
-    shares: Doubles = samples / samples.sum()
+    there = ~newcomers(experiment.availability, len(samples), experiment.seed)
+    counted = there * (1 if experiment.objective == "uniform" else samples)
+    shares: Doubles = counted / counted.sum()
     return shares
 
 

@@ -38,7 +38,9 @@ def make_availability(spec: config.Availability, clients: int, seed: int) -> Ava
 
 
 def ever_there(available: Availability, clients: int, rounds: int) -> Bits:
-    """Which clients a trace has in any of the rounds 0 to `rounds` - 1; of other kinds, all.
+    """Which clients are there in any of the rounds 0 to `rounds` - 1, of a trace or beside newcomers.
+
+    Chance and periods may have anybody there: of them, all.
 
     Args:
         available: of `make_availability`.
@@ -139,9 +141,32 @@ def _rounds(trace: Trace, period: int | None) -> tuple[Integers, Integers]:
     return first, last
 
 
+def newcomers(spec: config.Availability, clients: int, seed: int) -> Bits:
+    """Which clients never take part because they are newcomers, shape (clients,).
+
+    Args:
+        spec: who can take part; without newcomers there are none.
+        clients: number N of clients.
+        seed: the experiment's.
+    """
+    new = np.zeros(clients, np.bool_)
+    if isinstance(spec, config.Newcomers):
+        count = int(spec.share * clients + 0.5)
+        generator = seeding.generator(seed, "newcomers")
+        new[generator.choice(clients, count, replace=False)] = True
+    return new
+
+
+def _beside_newcomers(spec: config.Newcomers, clients: int, seed: int) -> Availability:
+    """All others: they are there in each period of one round."""
+    numbers = 2 * np.flatnonzero(~newcomers(spec, clients, seed))
+    return Presence(numbers, numbers, span=2, period=1)
+
+
 KINDS: Mapping[str, Callable[..., Availability]] = {
     "always": _always,
     "random": _random,
     "periodic": _periodic,
     "trace": _traced,
+    "newcomers": _beside_newcomers,
 }

@@ -226,7 +226,9 @@ KEYS: Mapping[str, tuple[str, ...]] = {
 CHOICES: Mapping[tuple[str, str], frozenset[str]] = {
     ("runs", "status"): frozenset({"running", "finished", "interrupted", "failed"}),
     ("clients", "status"): frozenset({"accepted", "clipped", "rejected", "failed", "late"}),
-    ("clients", "evaluated_as"): frozenset({"trained", "initial", "transfer"}),
+    ("clients", "evaluated_as"): frozenset(
+        {"trained", "initial", "transfer", "finetune", "scratch"}
+    ),
 }
 """The texts that a column may hold."""
 

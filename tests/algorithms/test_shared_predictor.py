@@ -136,12 +136,33 @@ def test_its_control_variate_is_the_mean_of_the_clients(tmp_path: Path) -> None:
 
 def test_what_trains_for_an_evaluation_only_leaves_it_out(tmp_path: Path) -> None:
     """Its logits beside the own ones would be taken for more classes."""
-    evaluation = {"finetune": {"epochs": 2}, "untrained": "transfer"}
+    evaluation = {"finetune": {"epochs": 2}, "untrained": "scratch"}
     fields: dict[str, Any] = {"evaluation": evaluation, "sample_ratio": 0.5, "rounds": 2}
     both(tmp_path, "fedper", **fields)
     before, after = (table(tmp_path / name, "clients") for name in ("without", "with"))
     for column in ("local_test_accuracy", "local_test_loss", "evaluated_as"):
         assert before[column].tolist() == after[column].tolist()
+
+
+@pytest.mark.parametrize("how", ["transfer", "finetune"])
+def test_who_never_trained_is_fitted_from_the_shared_predictor(tmp_path: Path, how: str) -> None:
+    """At a rate that moves nothing, its model is the global one; and it learns at another."""
+    losses = {}
+    for lr in (1e-30, 0.1):
+        evaluation = {"untrained": how, "transfer_lr": lr, "transfer_epochs": 5}
+        fields = {"evaluation": evaluation, "sample_ratio": 0.5, "rounds": 2}
+        options = {**ALGORITHMS["fedper"], "shared_predictor": True}
+        _, backend = ran(small(tmp_path / str(lr), options, **SKEWED, **fields))
+        whole = backend.aggregator.global_model()
+        assert whole is not None
+        rows = table(tmp_path / str(lr), "clients")
+        rows = rows[(rows["round"] == 1) & (rows["evaluated_as"] == how)].set_index("client")
+        losses[lr] = rows["local_test_loss"]
+        scores = [backend.worker.evaluator.score(whole, c, "test") for c in rows.index]
+        received = [score.loss for score in scores if score is not None]
+        assert (losses[lr].tolist() == received) == (lr < 0.1)
+    assert len(losses[0.1]) > 0
+    assert losses[0.1].mean() < losses[1e-30].mean()
 
 
 class Squashed(nn.Module):

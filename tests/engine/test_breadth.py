@@ -84,6 +84,7 @@ AVAILABILITY: Mapping[str, Fields] = {
     "random": {"availability": {"p": 0.8}},
     "periodic": {"availability": {"period": 2}},
     "trace": {},
+    "newcomers": {"availability": {"share": 0.25}},
 }
 
 

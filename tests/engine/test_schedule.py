@@ -18,6 +18,7 @@ from spatl_ray.engine.schedule import (
     objective_weights,
     sample_panel,
 )
+from spatl_ray.federation.availability import newcomers
 
 
 def experiment(**fields: Any) -> Experiment:
@@ -104,6 +105,16 @@ def test_the_objectives_weights_by_hand() -> None:
         0.5,
     ]
     assert objective_weights(experiment(objective="uniform"), samples).tolist() == [1 / 3] * 3
+
+
+def test_newcomers_have_no_weight_in_the_objective() -> None:
+    samples = np.arange(1, 11)
+    fields: dict[str, Any] = {"availability": {"name": "newcomers", "share": 0.3}}
+    new = newcomers(experiment(**fields).availability, 10, seed=0)
+    for objective, own in (("samples", samples), ("uniform", np.ones(10))):
+        p = objective_weights(experiment(objective=objective, **fields), samples)
+        assert (p[new] == 0).all()
+        assert p[~new] == pytest.approx(own[~new] / own[~new].sum(), rel=1e-15)
 
 
 costs_of_items = st.lists(st.floats(0, 1e6) | st.integers(0, 20).map(float), max_size=60)

@@ -8,13 +8,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spatl_ray import config
-from spatl_ray.federation.availability import make_availability
+from spatl_ray.federation.availability import ever_there, make_availability, newcomers
 
 seeds = st.integers(0, 2**32 - 1)
 kinds = st.one_of(
     st.just(config.Always()),
     st.floats(0.01, 1).map(lambda p: config.Random(p=p)),
     st.builds(config.Periodic, period=st.integers(2, 40), share=st.floats(0.01, 1)),
+    st.builds(config.Newcomers, share=st.floats(0.01, 0.99)),
 )
 
 
@@ -63,7 +64,11 @@ def test_random_rounds_and_clients_are_uncorrelated(lag: int) -> None:
     assert max(abs(rounds), abs(clients), abs(both)) < 6 / 480
 
 
-@pytest.mark.parametrize("spec", [config.Random(), config.Periodic()], ids=lambda spec: spec.name)
+@pytest.mark.parametrize(
+    "spec",
+    [config.Random(), config.Periodic(), config.Newcomers(share=0.5)],
+    ids=lambda spec: spec.name,
+)
 def test_another_seed_gives_other_bits(spec: config.Availability) -> None:
     agree = (table(spec, 500, 20, 1) == table(spec, 500, 20, 2)).mean()
     assert 0.4 < agree < 0.6
@@ -88,3 +93,18 @@ def test_periodic_clients_start_anywhere() -> None:
     arrived = table(config.Periodic(period=24, share=1 / 24), 6000, 24).sum(axis=1)
     assert arrived.sum() == 6000
     assert np.abs(arrived - 250).max() < 6 * 16
+
+
+@pytest.mark.parametrize(
+    ("share", "clients", "count"), [(0.2, 20, 4), (0.25, 10, 3), (0.04, 10, 0)]
+)
+def test_newcomers_are_never_there_and_all_others_always(
+    share: float, clients: int, count: int
+) -> None:
+    spec = config.Newcomers(share=share)
+    bits, new = table(spec, clients, 50), newcomers(spec, clients, 0)
+    assert new.sum() == count
+    assert (bits == ~new).all()
+    there = ever_there(make_availability(spec, clients, 0), clients, rounds=50)
+    assert (there == ~new).all()
+    assert not newcomers(config.Random(), clients, 0).any()
