@@ -30,6 +30,7 @@ from spatl_ray.config import Training
 from spatl_ray.data.datasets import SampleSpec
 from spatl_ray.models.split import SplitModel
 from spatl_ray.parameters import Array, Arrays, Layout, ModelVector, Space
+from spatl_ray.quantised import BITS
 from spatl_ray.selection.selector import Selection
 from spatl_ray.training.evaluate import Validate
 from spatl_ray.training.local import LocalResult, LocalTask
@@ -105,6 +106,10 @@ class ClientView:
     def generator(self, stream: str) -> np.random.Generator:
         """Randomness of this client in this round; `stream` says what it is for."""
         return seeding.generator(self.seed, stream, self.round, self.client)
+
+    def rounding(self, value_type: str, what: str = DELTA) -> np.random.Generator | None:
+        """For stochastic rounding of a part of the update; None if its values are not rounded so."""
+        return self.generator(f"rounding, {what}") if value_type in BITS else None
 
 
 @dataclass(frozen=True, eq=False)
@@ -263,8 +268,8 @@ class Algorithm(ABC):
         layout, kind = self.layout, self.setting.uplink
         parts = {}
         if layout.shared.size:
-            moved, generator = self.movement(view, end), view.generator("rounding")
-            parts[DELTA] = keep(moved, mask, layout.shared, kind, generator)
+            moved, rounding = self.movement(view, end), view.rounding(kind)
+            parts[DELTA] = keep(moved, mask, layout.shared, kind, rounding)
         if layout.shared_buffers.size:
             delta = end.buffers[: layout.shared_buffers.size] - view.received[BUFFERS]
             # Not in fewer bits: rounded movements of a running variance may add up below 0.

@@ -75,8 +75,8 @@ class GradientControl:
         c, own = (a.astype(np.float64) for a in (view.received[CONTROL], view.state[CONTROL]))
         new = -moved.astype(np.float64) / movement - self.options.strength * (c - own)
         change = (self.options.rate * (new - own)).astype(self.zero.dtype)
-        generator = view.generator("rounding, control")
-        return {CONTROL: keep(change, mask, self.space, self.uplink, generator)}
+        rounding = view.rounding(self.uplink, CONTROL)
+        return {CONTROL: keep(change, mask, self.space, self.uplink, rounding)}
 
     def change(self, update: Update, received: Arrays, lr: float) -> Part:
         """The change of c_i at the sent positions, as server and client both compute it.

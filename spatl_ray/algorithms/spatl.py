@@ -109,8 +109,8 @@ class Spatl(SharedPredictor, Controlled):
         parts = self.moved(view, result.end, mask, buffers)
         parts.update(self.variate(view, moved, result.steps, mask))
         if self.options.error_feedback:
-            generator = view.generator("rounding")
-            parts[DELTA] = keep(update, mask, self.layout.shared, self.setting.uplink, generator)
+            kind = self.setting.uplink
+            parts[DELTA] = keep(update, mask, self.layout.shared, kind, view.rounding(kind))
         return parts
 
     def _select(
