@@ -33,7 +33,7 @@ def build(table: str, rows: Sequence[Row], run_id: str) -> pa.Table:
     _check_names(table, rows, frozenset(wanted.names), run_id)
     arrays = [
         _column(table, field, most, [row[field.name] for row in rows])
-        for field, most in limits(table)
+        for field, most in _most(table)
     ]
     return pa.Table.from_arrays(arrays, schema=wanted)
 
@@ -51,7 +51,7 @@ def _check_names(table: str, rows: Sequence[Row], wanted: frozenset[str], run_id
 
 
 @cache
-def limits(table: str) -> tuple[tuple[pa.Field, float | None], ...]:
+def _most(table: str) -> tuple[tuple[pa.Field, float | None], ...]:
     """Each column with the largest value that it may hold, beside a least one of 0; None for any.
 
     Fractions lie in [0, 1] (neither percent nor NaN does), integers at 0 or above.

@@ -6,7 +6,7 @@ import re
 import time
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import cast
@@ -16,7 +16,6 @@ import pyarrow as pa
 from spatl_ray.errors import ResultsError
 from spatl_ray.results import files
 from spatl_ray.results.columns import Row, build
-from spatl_ray.results.gathered import Gathered, check
 from spatl_ray.results.inventory import Inventory
 from spatl_ray.results.remote import Remote
 from spatl_ray.results.schema import KEYS, TABLES, file_schema
@@ -31,13 +30,13 @@ class _Waiting:
 
     Attributes:
         first: their first round.
-        rows: they themselves.
+        parts: the rows.
         before: rows in their file that are not of these; None until they were first written. A signal may
             end a flush when they are on the disk already: then the next one writes the same file again.
     """
 
     first: int
-    rows: Gathered
+    parts: list[pa.Table] = field(default_factory=list)
     before: int | None = None
 
 
@@ -127,11 +126,9 @@ class ResultsWriter:
         file_schema(table)
         if not rows:
             return
-        check(table, rows, self._run_id)
+        columns = build(table, rows, self._run_id)
         first = self._enter(table, rows)
-        if table not in self._waiting:
-            self._waiting[table] = _Waiting(first, Gathered(table, self._run_id))
-        self._waiting[table].rows.add(rows)
+        self._waiting.setdefault(table, _Waiting(first)).parts.append(columns)
 
     def flush(self) -> None:
         """Write what waits; a table's rows go to the file of their first round.
@@ -144,7 +141,8 @@ class ResultsWriter:
             path = files.round_file(self._place(table), waiting.first)
             if waiting.before is None:
                 waiting.before = files.count(path) if path.exists() else 0
-            rows = files.add(waiting.rows.columns(), path, KEYS.get(table, ()), waiting.before)
+            new = pa.concat_tables(waiting.parts)
+            rows = files.add(new, path, KEYS.get(table, ()), waiting.before)
             self._inventory.wrote(table, path, rows)
             del self._waiting[table]
         self.push()

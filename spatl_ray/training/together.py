@@ -15,7 +15,6 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch.func import vmap
-from torch.fx import GraphModule, Node
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.nn.functional import cross_entropy
 
@@ -33,11 +32,6 @@ Operations = Callable[..., tuple[Tensor, list[Tensor | None]]]
 
 FEW = 16
 """Most tensors of a network that is traced: with more, tracing takes seconds, and less would be gained."""
-
-NAMES = frozenset(
-    {torch.ops.aten.alias.default, torch.ops.aten.view.default, torch.ops.aten.expand.default}
-)
-"""Operations that change nothing if the shape stays."""
 
 AGREEMENT = 1e-3
 """Largest relative difference between gradients at once and alone."""
@@ -99,7 +93,7 @@ class Together:
         operations = self._of([s for s in self._segments if parts is None or s.part in parts])
         if len(self._segments) > FEW:
             return operations
-        return torch.no_grad()(_lean(make_fx(operations)(*like)).forward)
+        return torch.no_grad()(make_fx(operations)(*like).forward)
 
     def _of(self, trained: Sequence[Segment]) -> Operations:
         """Losses and slopes of the tensors, None for those that are not trained."""
@@ -121,22 +115,6 @@ class Together:
             return losses.detach(), [found.get(s.name) for s in self._segments]
 
         return operations
-
-
-def _lean(traced: GraphModule) -> GraphModule:
-    """The same without operations that only give a tensor another name, or the shape that it has."""
-    for node in traced.graph.nodes:
-        if node.target in NAMES and _form(node.args[0]) == _form(node):
-            node.replace_all_uses_with(node.args[0])
-            traced.graph.erase_node(node)
-    traced.recompile()
-    return traced
-
-
-def _form(node: Node) -> tuple[object, ...]:
-    """Shape, strides and type of what a node gives."""
-    meta = node.meta["tensor_meta"]
-    return meta.shape, meta.stride, meta.dtype
 
 
 def padded(indices: Sequence[Rows], most: int) -> tuple[list[Rows], Doubles]:

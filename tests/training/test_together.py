@@ -19,7 +19,6 @@ from flat_models import (
     text_model,
 )
 from torch import Tensor
-from torch.fx import GraphModule
 
 from spatl_ray.config import Augment, Training
 from spatl_ray.data.datasets import SampleSpec
@@ -28,7 +27,7 @@ from spatl_ray.models.flat import FlatModel
 from spatl_ray.parameters import ModelVector
 from spatl_ray.training.local import Job, LocalResult, LocalTask, Phase, Trainer, go_together
 from spatl_ray.training.samples import Samples
-from spatl_ray.training.together import _lean, check_together
+from spatl_ray.training.together import check_together
 
 SIZES = (13, 40, 8, 1, 21)
 """Samples of each client: other numbers of steps, and last batches of other lengths."""
@@ -127,30 +126,6 @@ def test_it_agrees_with_any_option(name: str, shared: bool) -> None:
         moved = np.linalg.norm(reference.end.parameters - task.start.parameters)
         apart = np.linalg.norm(one.end.parameters - reference.end.parameters)
         assert 0 < apart < 0.25 * moved
-
-
-def test_operations_that_change_nothing_are_left_out_and_no_bit_changes(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    model, sizes = network("mlp", torch.float32), []
-
-    def ends(lean: bool) -> list[np.ndarray]:
-        def traced(graph: GraphModule) -> GraphModule:
-            before = len(graph.graph.nodes)
-            graph = _lean(graph) if lean else graph
-            sizes.append((before, len(graph.graph.nodes)))
-            return graph
-
-        monkeypatch.setattr("spatl_ray.training.together._lean", traced)
-        trainer = Trainer(model, Training(batch_size=8))
-        found = trainer.train(jobs_for(model, [LocalTask(own) for own in values]), LR)
-        return [one.end.parameters for one in found]
-
-    values = starts(model)
-    assert all(map(np.array_equal, ends(lean=True), ends(lean=False)))
-    half = len(sizes) // 2
-    assert sizes
-    assert all(after < before for before, after in sizes[:half])
 
 
 def test_it_agrees_under_norm_sparsity() -> None:
