@@ -11,7 +11,7 @@ from spatl_ray.experiments import load_experiment
 
 BEFORE = {
     "demo fedavg": "demo-fedavg-s1-3f1f1caa",
-    "demo spatl": "demo-spatl-s1-fb8dd4e7",
+    "demo spatl": "demo-spatl-s1-a0ba7b4c",
     "fashion_lenet scaffold": "fashion_lenet-scaffold-s0-39e3f9bf",
     "stragglers fedper": "stragglers-fedper-s1-22006c94",
     "cifar10_vgg11 fedprox": "cifar10_vgg11-fedprox-s0-b101014f",

@@ -41,6 +41,8 @@ def _countable(value: int) -> int:
 Count = Annotated[int, Field(ge=1), AfterValidator(_countable)]
 ValueType = Literal["float32", "float16", "bfloat16", "float64"]
 FewBits = Literal["int8", "int4"]
+SentType = Literal["float32", "float16", "bfloat16", "float64", "int8", "int4"]
+"""Both; as one literal, so that an error names them all."""
 
 
 LATER = "later"

@@ -14,6 +14,7 @@ from spatl_ray.config.base import (
     NonNegative,
     Options,
     Positive,
+    SentType,
     Strict,
     ValueType,
     one_of,
@@ -156,11 +157,11 @@ class Wire(Strict):
     to a negative one.
     """
 
-    uplink: ValueType | FewBits | None = None
+    uplink: SentType | None = None
     downlink: ValueType | None = None
     states: ValueType | None = None
-    control: Annotated[ValueType | FewBits | None, LATER] = None
-    broadcast: Annotated[Literal["full", "changed"] | FewBits, LATER] = "full"
+    control: Annotated[SentType | None, LATER] = None
+    broadcast: Annotated[Literal["full", "changed", "int8", "int4"], LATER] = "full"
 
     @property
     def is_held(self) -> bool:
