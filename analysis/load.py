@@ -2,7 +2,8 @@
 
 A run's rows of a table lie in RESULTS/TABLE/run_id=RUN/round-NNNNNN.parquet. Where a crash cut the
 compaction of a finished run short, a hidden `.round-NNNNNN.compacted` holds all its rows and
-stands for the visible files, so that every row is read exactly once.
+stands for the visible files, so that every row is read exactly once. A packed folder (`analysis/pack.py`) has
+the rows of all runs in RESULTS/TABLE.parquet.
 """
 
 from __future__ import annotations
@@ -115,7 +116,10 @@ def each_run(
     folders = _folders(results)
     for run_id, place in _chosen(folders, table, runs).items():
         own = where[run_id] if isinstance(where, Mapping) else where
-        yield run_id, _read(place, table, columns, own)
+        yield (
+            run_id,
+            _read(place, table, columns, _of_run(run_id, own) if _is_packed(place) else own),
+        )
 
 
 def run_ids(results: Results, table: str = "runs") -> list[str]:
@@ -179,21 +183,44 @@ def _places(folders: Sequence[Place], table: str) -> dict[str, Place]:
     places: dict[str, Place] = {}
     for folder in folders:
         _check_folder(folder)
-        for run in _with_rows(folder / table):
-            run_id = run.name.removeprefix(_RUN)
+        found = [(run.name.removeprefix(_RUN), run) for run in _with_rows(folder / table)]
+        for run_id, place in found + [
+            (run_id, file) for file in _packed(folder, table) for run_id in _ids(file)
+        ]:
             if run_id in places:
                 raise LoadError(
-                    f"run {run_id!r} is in two folders: {places[run_id].parent} and {run.parent}"
+                    f"run {run_id!r} is in two folders: {places[run_id].parent} and {place.parent}"
                 )
-            places[run_id] = run
+            places[run_id] = place
     return places
+
+
+def _packed(folder: Place, *tables: str) -> list[Place]:
+    """The files that hold the rows of all runs."""
+    names = {f"{table}.parquet" for table in tables}
+    return [place for place in folder.children() if place.name in names]
+
+
+def _is_packed(place: Place) -> bool:
+    return place.name.endswith(".parquet")
+
+
+def _ids(packed: Place) -> list[str]:
+    ids = _read(packed, packed.name, ["run_id"], None)["run_id"]
+    return [str(run_id) for run_id in ids.unique().to_pylist()]
+
+
+def _of_run(run_id: str, where: pc.Expression | None) -> pc.Expression:
+    own = pc.field("run_id") == run_id
+    return own if where is None else own & where
 
 
 def _check_folder(folder: Place) -> None:
     if not folder.is_folder():
         raise LoadError(f"there is no results folder {folder}")
     tables = (folder / table for table in TABLES)
-    if not any(path.name.startswith(_RUN) for table in tables for path in table.children()):
+    runs = any(path.name.startswith(_RUN) for table in tables for path in table.children())
+    if not runs and not _packed(folder, *TABLES):
         raise LoadError(
             f"{folder} holds no results: none of {', '.join(TABLES)} with a run_id=... folder in it"
         )
@@ -215,7 +242,7 @@ def _files(run: Place) -> list[Place]:
 
 def _dataset(run: Place) -> ds.Dataset:
     """One run's rows, run_id from the path."""
-    paths = [place.path for place in _files(run)]
+    paths = [place.path for place in ([run] if _is_packed(run) else _files(run))]
     if not paths:
         raise FileNotFoundError(f"{run} lost its files")
     metadata = pq.read_schema(paths[0], filesystem=run.files).metadata or {}
