@@ -99,7 +99,8 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         With `method`, equal for repetitions, `label`, what it is called, with the options in which
-        methods of its algorithm differ, and `setting`, in words: what differs between settings.
+        methods of its algorithm differ within a setting, and `setting`, in words: what differs between
+        settings. So methods of two settings have one label if, say, only their number of samples differs.
 
     Raises:
         LoadError: a config that is no JSON object.
@@ -110,7 +111,8 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
         for algorithm, of in zip(runs["algorithm"], options, strict=True)
     ]
     trials = dict(zip(methods, _trial_names(runs), strict=True))
-    labels = _labels(runs["algorithm"], methods, options, trials)
+    places = list(runs[SETTING].itertuples(index=False, name=None))
+    labels = _labels(runs["algorithm"], methods, options, places, trials)
     return runs.assign(
         method=methods, label=[labels[m] for m in methods], setting=settings_in_words(runs)
     )
@@ -161,15 +163,24 @@ def _labels(
     algorithms: Iterable[str],
     methods: Iterable[str],
     options: Iterable[Options],
+    places: Iterable[Hashable],
     trials: Mapping[str, str | None],
 ) -> dict[str, str]:
-    """What each method is called; no two are called the same. `trials` are the methods' trials, if any."""
+    """What each method is called; no two of a setting are called the same.
+
+    Args:
+        algorithms, methods, options, places: of each run; the last is its setting.
+        trials: the methods' trials, if any.
+    """
     of: dict[str, dict[str, Options]] = defaultdict(dict)
-    for algorithm, method, chosen in zip(algorithms, methods, options, strict=True):
+    together: dict[str, dict[Hashable, list[Options]]] = defaultdict(lambda: defaultdict(list))
+    for algorithm, method, chosen, place in zip(algorithms, methods, options, places, strict=True):
         of[algorithm][method] = chosen
+        together[algorithm][place].append(chosen)
     labels: dict[str, str] = {}
     for algorithm, variants in of.items():
-        differing = differing_options(list(variants.values()))
+        within = {path for some in together[algorithm].values() for path in differing_options(some)}
+        differing = [p for p in differing_options(list(variants.values())) if p in within]
         names = _short(differing)
         for number, (method, chosen) in enumerate(variants.items(), 1):
             parts = [f"{names[path]} {chosen.get(path, 'absent')}" for path in differing]
@@ -177,13 +188,21 @@ def _labels(
                 trial = trials[method]
                 parts = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
             labels[method] = ", ".join([name_of(algorithm), *parts])
-    alike = Counter(labels.values())  # Two own algorithms may have classes of one name.
-    numbers: Counter[str] = Counter()
+    return _apart(labels, dict(zip(methods, algorithms, strict=True)))
+
+
+def _apart(labels: Mapping[str, str], algorithms: Mapping[str, str]) -> dict[str, str]:
+    """Labels with a number where those of several algorithms are alike: own classes may have one name."""
+    called: dict[str, list[str]] = defaultdict(list)
     for method, label in labels.items():
-        numbers[label] += 1
-        if alike[label] > 1:
-            labels[method] = f"{label} ({numbers[label]})"
-    return labels
+        if algorithms[method] not in called[label]:
+            called[label].append(algorithms[method])
+    return {
+        method: f"{label} ({called[label].index(algorithms[method]) + 1})"
+        if len(called[label]) > 1
+        else label
+        for method, label in labels.items()
+    }
 
 
 def differing_options(variants: list[Options]) -> list[str]:

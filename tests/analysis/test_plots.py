@@ -265,6 +265,22 @@ def test_labels_say_in_which_options_methods_differ(make_frames: MakeFrames) -> 
     ]
 
 
+def test_labels_leave_out_what_differs_between_settings_only(make_frames: MakeFrames) -> None:
+    """Two sizes of a federation have other numbers of samples; one of them has a second method, too."""
+    once = [(0.5, 0.5)]
+
+    def run(
+        clients: int, lr: float
+    ) -> tuple[dict[str, object], list[tuple[float, float]], int, int]:
+        config = json.dumps({"data": {"samples": 200 * clients}, "training": {"lr": lr}})
+        return {"clients": clients, "config": config}, once, 1, 1
+
+    runs = {"a": run(10, 0.1), "b": run(20, 0.1)}
+    assert [c.label for c in curves(*make_frames(runs))] == ["FedAvg", "FedAvg"]
+    labels = [c.label for c in curves(*make_frames(runs | {"c": run(20, 0.2)}))]
+    assert sorted(labels) == ["FedAvg, lr 0.1", "FedAvg, lr 0.1", "FedAvg, lr 0.2"]
+
+
 def test_methods_with_many_options_are_called_by_their_trial_or_number(
     make_frames: MakeFrames,
 ) -> None:
