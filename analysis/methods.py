@@ -28,6 +28,9 @@ _TRIAL = ["sweep_id", "trial_id"]
 MOST_PARTS = 4
 """Options in a label, beyond which it has its trial or a number instead."""
 
+WITH, WITHOUT = "with", "without"
+"""An optional section that is there, and one that is null."""
+
 _ASIDE = (
     *("seed", "name", "engine", "results", "checkpoints"),
     *("clients", "sample_ratio", "rounds", "partition"),
@@ -98,9 +101,10 @@ def tagged(runs: pd.DataFrame) -> pd.DataFrame:
         runs: rows of table runs, with `RUN_COLUMNS`.
 
     Returns:
-        With `method`, equal for repetitions, `label`, what it is called, with the options in which
-        methods of its algorithm differ within a setting, and `setting`, in words: what differs between
-        settings. So methods of two settings have one label if, say, only their number of samples differs.
+        With `method`, equal for repetitions; `label`, what it is called, with the options in which methods
+        of its algorithm differ within a setting, but for what over half of them share (so methods of two
+        settings have one label if, say, only their numbers of samples differ); and `setting`, in words:
+        what differs between settings.
 
     Raises:
         LoadError: a config that is no JSON object.
@@ -179,15 +183,17 @@ def _labels(
         together[algorithm][place].append(chosen)
     labels: dict[str, str] = {}
     for algorithm, variants in of.items():
-        within = {path for some in together[algorithm].values() for path in differing_options(some)}
-        differing = [p for p in differing_options(list(variants.values())) if p in within]
-        names = _short(differing)
-        for number, (method, chosen) in enumerate(variants.items(), 1):
-            parts = [f"{names[path]} {chosen.get(path, 'absent')}" for path in differing]
-            if len(parts) > MOST_PARTS:
+        within = {
+            p for some in together[algorithm].values() for p in differing_options(_folded(some))
+        }
+        folded = _folded(list(variants.values()))
+        differing = [path for path in differing_options(folded) if path in within]
+        parts = _parts(folded, differing)
+        for number, (method, own) in enumerate(zip(variants, parts, strict=True), 1):
+            if len(own) > MOST_PARTS:
                 trial = trials[method]
-                parts = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
-            labels[method] = ", ".join([name_of(algorithm), *parts])
+                own = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
+            labels[method] = ", ".join([name_of(algorithm), *own])
     return _apart(labels, dict(zip(methods, algorithms, strict=True)))
 
 
@@ -205,13 +211,73 @@ def _apart(labels: Mapping[str, str], algorithms: Mapping[str, str]) -> dict[str
     }
 
 
-def differing_options(variants: list[Options]) -> list[str]:
+def _folded(variants: Sequence[Options]) -> list[Options]:
+    """The options, with a section that some lack as one option of the others: `WITH` or `WITHOUT`.
+
+    Those lack it that have null there, or nothing. What is in the section stays beside it where those that
+    have it differ in it.
+    """
+    folded: list[Options] = [dict(options) for options in variants]
+    sections = {start for options in variants for path in options for start in _starts(path)}
+    for section in sorted(sections, key=len):
+        inner = [{p: v for p, v in o.items() if section in _starts(p)} for o in folded]
+        others = {o.get(section, "null") for o, own in zip(folded, inner, strict=True) if not own}
+        given = [own for own in inner if own]
+        if others != {"null"} or not given:
+            continue
+        constant = {p for own in given for p in own if len({each.get(p) for each in given}) == 1}
+        folded = [
+            {path: value for path, value in options.items() if path not in constant}
+            | {section: WITH if own else WITHOUT}
+            for options, own in zip(folded, inner, strict=True)
+        ]
+    return folded
+
+
+def _starts(path: str) -> set[str]:
+    """The sections that an option is in, but for that of the whole config: a and a.b of a.b.c less a."""
+    ends = [end for end, letter in enumerate(path) if letter == "."]
+    return {path[:end] for end in ends[1:]}
+
+
+def _parts(variants: Sequence[Options], differing: Sequence[str]) -> list[list[str]]:
+    """What the label of each variant says: its options, but for those that over half of them share."""
+    names = _short(differing)
+    usual = {}
+    for path in differing:
+        value, count = Counter(options.get(path) for options in variants).most_common(1)[0]
+        if 2 * count > len(variants):
+            usual[path] = value
+    return [
+        [
+            _in_words(names[path], options.get(path))
+            for path in differing
+            if not _is_usual(path, options, usual)
+        ]
+        for options in variants
+    ]
+
+
+def _is_usual(path: str, options: Options, usual: Mapping[str, str | None]) -> bool:
+    """Whether a label leaves an option out: most have it so, or its section is null and says so itself."""
+    if path in usual and options.get(path) == usual[path]:
+        return True
+    return any(options.get(section) == WITHOUT for section in _starts(path))
+
+
+def _in_words(name: str, value: str | None) -> str:
+    if value in (WITH, WITHOUT):
+        return f"{value} {name}"
+    return f"{name} {'absent' if value is None else value}"
+
+
+def differing_options(variants: Sequence[Options]) -> list[str]:
     """The fields in which methods differ, in the order of the config."""
     paths = dict.fromkeys(path for options in variants for path in options)
     return [path for path in paths if len({options.get(path) for options in variants}) > 1]
 
 
-def _short(paths: list[str]) -> dict[str, str]:
+def _short(paths: Sequence[str]) -> dict[str, str]:
     """The last part of each path, or all of it where two end alike."""
     ends = Counter(path.rpartition(".")[2] for path in paths)
     return {p: e if ends[e := p.rpartition(".")[2]] == 1 else p for p in paths}
