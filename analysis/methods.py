@@ -243,10 +243,11 @@ def _starts(path: str) -> set[str]:
 def _parts(variants: Sequence[Options], differing: Sequence[str]) -> list[list[str]]:
     """What the label of each variant says: its options, but for those that over half of them share."""
     names = _short(differing)
+    distinct = {tuple(options.get(path) for path in differing) for options in variants}
     usual = {}
-    for path in differing:
-        value, count = Counter(options.get(path) for options in variants).most_common(1)[0]
-        if 2 * count > len(variants):
+    for path, values in zip(differing, zip(*distinct, strict=True), strict=True):
+        value, count = Counter(values).most_common(1)[0]
+        if 2 * count > len(distinct):
             usual[path] = value
     return [
         [

@@ -15,7 +15,7 @@ import pandas as pd
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
-from analysis.aims import LAST, Like, Target
+from analysis.aims import LAST, Like, Target, check_methods
 from analysis.comparisons import (
     Compared,
     accuracy,
@@ -98,6 +98,28 @@ def tables(
     return made
 
 
+def of_methods(
+    made: Mapping[str, pd.DataFrame], of: Compared, names: Sequence[str]
+) -> dict[str, pd.DataFrame]:
+    """The tables' rows of some methods; of none, all of them.
+
+    Args:
+        made: the tables; those without methods stay whole.
+        of: the runs.
+        names: algorithms or labels.
+
+    Raises:
+        LoadError: there is no such method.
+    """
+    check_methods(of.runs, names, "of")
+    named = of.runs[["algorithm", "label"]].isin(names).any(axis=1)
+    labels = set(of.runs.loc[named, "label"])
+    return {
+        name: table[table["method"].isin(labels)] if names and "method" in table else table
+        for name, table in made.items()
+    }
+
+
 def notes(of: Compared, what: Sequence[str] = WHAT, baselines: Sequence[str] = ()) -> list[str]:
     """What a reader of the tables has to know: runs in no mean or no table, pairs that are not compared."""
     pairs = lacking_pairs(of, baselines) if PAIRED.keys() & set(what) else ""
@@ -136,7 +158,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = _parser().parse_args(arguments)
     try:
         of = compared(options.results, target_of(options), options.metric)
-        made = tables(of, options.what, options.baseline)
+        made = of_methods(tables(of, options.what, options.baseline), of, options.of)
         told = notes(of, options.what, options.baseline)
         if options.out is None:
             print(text_of(made, options.format, told), end="")
@@ -166,6 +188,13 @@ def _parser() -> argparse.ArgumentParser:
     )
     parser.add_argument(
         "--out", type=Path, help="a file for all, or a folder with a file each (default: print)"
+    )
+    parser.add_argument(
+        "--of",
+        nargs="+",
+        default=(),
+        metavar="METHOD",
+        help="algorithms or methods whose rows are shown (default: all)",
     )
     add_target(parser)
     add_baseline(parser)

@@ -273,6 +273,15 @@ def test_the_command_writes_each_format(
     assert tex.read_text().count("\\begin{tabular}") == 2
 
 
+def test_rows_of_some_methods_are_shown(two: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main([str(two), "--what", "accuracy", "target", "--of", "fedavg"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert sum("| FedAvg |" in line for line in lines) == 2
+    assert not any("SPATL" in line for line in lines)
+    assert main([str(two), "--what", "accuracy"]) == 0
+    assert "SPATL" in capsys.readouterr().out
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -282,6 +291,7 @@ def test_the_command_writes_each_format(
             ["--baseline", "fedsgd"],
             "baseline must be an algorithm or method of these runs, got 'fedsgd'",
         ),
+        (["--of", "fedsgd"], "of must be an algorithm or method of these runs, got 'fedsgd'"),
     ],
 )
 def test_what_is_unknown_is_named(

@@ -278,7 +278,28 @@ def test_labels_leave_out_what_differs_between_settings_only(make_frames: MakeFr
     runs = {"a": run(10, 0.1), "b": run(20, 0.1)}
     assert [c.label for c in curves(*make_frames(runs))] == ["FedAvg", "FedAvg"]
     labels = [c.label for c in curves(*make_frames(runs | {"c": run(20, 0.2)}))]
-    assert sorted(labels) == ["FedAvg", "FedAvg", "FedAvg, lr 0.2"]  # 0.1 is the usual one
+    assert sorted(labels) == ["FedAvg, lr 0.1", "FedAvg, lr 0.1", "FedAvg, lr 0.2"]
+
+
+def test_a_section_that_one_method_lacks_is_one_option(make_frames: MakeFrames) -> None:
+    """However many settings each is in."""
+    once = [(0.5, 0.5)]
+
+    def run(
+        clients: int, finetune: object
+    ) -> tuple[dict[str, object], list[tuple[float, float]], int, int]:
+        config = json.dumps(
+            {"evaluation": {"every": 1} | ({"finetune": finetune} if finetune else {})}
+        )
+        return {"clients": clients, "config": config}, once, 1, 1
+
+    tuned = {"epochs": 1, "lr": None}
+    runs = {"a": run(10, None), "b": run(20, None), "c": run(30, None), "d": run(20, tuned)}
+    without, with_ = "FedAvg, without finetune", "FedAvg, with finetune"
+    assert sorted(c.label for c in curves(*make_frames(runs))) == [with_, *[without] * 3]
+    runs["e"] = run(20, tuned | {"epochs": 2})
+    found = sorted({c.label for c in curves(*make_frames(runs))})
+    assert found == ["FedAvg, epochs 1", "FedAvg, epochs 2", without]
 
 
 def test_methods_with_many_options_are_called_by_their_trial_or_number(
