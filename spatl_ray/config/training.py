@@ -152,6 +152,8 @@ class Wire(Strict):
         broadcast: `full`; `changed`: a client receives what changed since it began its last update that
             counted, the values are the same and fewer bytes travel; or int8 or int4: it receives differences
             in so few bits, and what rounding leaves of them comes with the next ones.
+        broadcast_keep: share of each layer's channels whose differences are sent, those that differ most; the
+            others' come later. Only with broadcast=int8 and int4.
 
     Buffers always travel in the training's dtype: rounded movements of a running variance can add up
     to a negative one.
@@ -162,6 +164,7 @@ class Wire(Strict):
     states: ValueType | None = None
     control: Annotated[SentType | None, LATER] = None
     broadcast: Annotated[Literal["full", "changed", "int8", "int4"], LATER] = "full"
+    broadcast_keep: Annotated[Fraction, LATER] = 1.0
 
     @property
     def is_held(self) -> bool:
@@ -179,6 +182,11 @@ class Wire(Strict):
             rule = "int8 or int4" if self.is_held else "a float type"
             raise ValueError(
                 f"control must be {rule} with broadcast={self.broadcast}, got {self.control!r}"
+            )
+        if self.broadcast_keep < 1 and not self.is_held:
+            raise ValueError(
+                f"broadcast_keep must be 1 with broadcast={self.broadcast}, as nothing of it is sent later, "
+                f"got {self.broadcast_keep:g}"
             )
         return self
 

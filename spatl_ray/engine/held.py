@@ -1,9 +1,10 @@
 """A downlink of quantised differences: what clients hold follows what the server has.
 
 All clients that are up to date hold the same values h, and h = x before round 0. After a round the server
-sends Q(x - h) in few bits, and both sides add it to h. What rounding leaves of it is in the next difference:
-it comes later, and is not lost. A client that missed rounds is sent their differences, too, or h as a whole
-where that is shorter; one whose update never counted gets h. Clients train from h, and send what they moved.
+sends Q(x - h): in few bits and, if so configured, of the channels that differ most; both sides add it to h.
+What is left of x - h is in the next difference: it comes later, and is not lost. One that missed rounds is
+sent their differences, too, or h as a whole where that is shorter; one whose update never counted gets h.
+Clients train from h, and send what they moved.
 
 In the simulation workers take h as a whole; each message is encoded, and its length is what counts.
 
@@ -21,8 +22,9 @@ import numpy as np
 from spatl_ray.algorithms.base import BUFFERS, CONTROL, Algorithm
 from spatl_ray.config import Experiment
 from spatl_ray.engine.messages import NEVER
-from spatl_ray.parameters import Arrays, Space
-from spatl_ray.update import WHOLE, Broadcast, Part, Parts, element_mask, keep
+from spatl_ray.parameters import Array, Arrays, Space
+from spatl_ray.selection.salience import channel_norms, keep_most_salient, layer_ratios
+from spatl_ray.update import WHOLE, Broadcast, Part, Parts, channel_mask, element_mask, keep
 from spatl_ray.wire.codec import encode
 
 HELD = "held_"
@@ -45,6 +47,7 @@ class Held:
         self.rounds = experiment.rounds
         wire = experiment.wire
         self.default, self.kinds = wire.broadcast, {CONTROL: wire.control or wire.broadcast}
+        self.share = wire.broadcast_keep
 
     def first(self, server: Arrays) -> Arrays:
         """The arrays before round 0: all that is broadcast, as it is; buffers are always sent as they are.
@@ -70,17 +73,25 @@ class Held:
         return {**self.added(_held(before), message), BYTES: lengths}
 
     def differences(self, before: Arrays, server: Arrays) -> Parts:
-        """What is sent before a round: Q(x - h) by part."""
-        spaces = self.algorithm.spaces()
+        """What is sent before a round: Q(x - h) by part, at the channels that differ most."""
         return {
-            name: keep(server[name] - old, WHOLE, spaces[name], self.kinds.get(name, self.default))
-            for name, old in _held(before).items()
+            name: self._difference(name, server[name] - old) for name, old in _held(before).items()
         }
+
+    def _difference(self, name: str, moved: Array) -> Part:
+        """A part of Q(x - h); positions of no channel are always sent."""
+        space, mask = self.algorithm.spaces()[name], WHOLE
+        if self.share < 1 and space.channels:
+            scores = channel_norms(space, moved, order=2, whole=True)
+            ratios = layer_ratios(space, self.share, {})
+            mask = channel_mask(keep_most_salient(space, scores, ratios))
+        return keep(moved, mask, space, self.kinds.get(name, self.default))
 
     def added(self, held: Arrays, message: Parts) -> Arrays:
         """Both sides' step: h + Q(x - h), as the server's arrays name it."""
+        spaces = self.algorithm.spaces()
         return {
-            f"{HELD}{name}": old + message[name].values.astype(old.dtype)
+            f"{HELD}{name}": old + message[name].dense(spaces[name], old.dtype)
             for name, old in held.items()
         }
 

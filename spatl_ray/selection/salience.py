@@ -19,21 +19,22 @@ FLOOR = 0.1
 """The least keep ratio that an agent or a global threshold gives a layer (Yu et al., SC22)."""
 
 
-def channel_norms(space: Space, vector: Array, order: int) -> Scores:
+def channel_norms(space: Space, vector: Array, order: int, whole: bool = False) -> Scores:
     """The L1 or L2 norm of each output channel's weights, shape (space.channels,).
 
     Only a layer's weights count (of a recurrent layer the input's and the hidden state's), not its
-    biases or the normalisation behind it.
+    biases or the normalisation behind it, unless the `whole` of a channel does.
 
     Args:
         space: the vector's space.
         vector: shape (space.size,): weights, or their movement.
         order: 1 or 2.
+        whole: whether all that goes with a channel counts.
     """
     scores = np.zeros(space.channels)
     join = np.add if order == 1 else np.hypot
     for segment in space.segments:
-        if segment.group < 0 or len(segment.shape) < 2:
+        if segment.group < 0 or (len(segment.shape) < 2 and not whole):
             continue
         group = space.groups[segment.group]
         rows = vector[segment.span].reshape(group.channels, -1).astype(np.float64)

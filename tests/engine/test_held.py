@@ -23,6 +23,7 @@ pytestmark = pytest.mark.integration
 
 SPATL: dict[str, Any] = {"name": "spatl", "keep": 0.5}
 PART: dict[str, Any] = {"sampler": "round_robin", "sample_ratio": 1 / 3, "rounds": 7}
+SHARES = pytest.mark.parametrize("share", [1.0, 0.5])
 KINDS = pytest.mark.parametrize("kind", list(BITS))
 
 
@@ -71,12 +72,14 @@ class Clients(SerialBackend):
 
 
 @KINDS
+@SHARES
 @pytest.mark.parametrize("algorithm", [SPATL, {"name": "fedavg"}], ids=["spatl", "fedavg"])
 def test_clients_hold_what_the_server_says(
-    tmp_path: Path, kind: str, algorithm: dict[str, Any]
+    tmp_path: Path, kind: str, share: float, algorithm: dict[str, Any]
 ) -> None:
     """From decoded messages alone, also over missed rounds; and every byte is one of a message."""
-    experiment = small(tmp_path, algorithm, wire={"broadcast": kind}, **PART)
+    wire = {"broadcast": kind, "broadcast_keep": share}
+    experiment = small(tmp_path, algorithm, wire=wire, **PART)
     plain = serial(experiment)
     backend = Clients(experiment, plain._data, plain._states)
     run(experiment, backend=backend)
@@ -98,9 +101,11 @@ def test_the_server_is_followed_to_within_a_step(tmp_path: Path, kind: str) -> N
 
 
 @KINDS
-def test_what_rounding_leaves_comes_later(tmp_path: Path, kind: str) -> None:
+@SHARES
+def test_what_is_left_comes_later(tmp_path: Path, kind: str, share: float) -> None:
     """Once nothing moves any more, what is left of x - h shrinks with each round, to nothing."""
-    experiment = small(tmp_path, "fedavg", wire={"broadcast": kind}, rounds=40)
+    wire = {"broadcast": kind, "broadcast_keep": share}
+    experiment = small(tmp_path, "fedavg", wire=wire, rounds=40)
     backend = serial(experiment)
     backend.start()
     aggregator = backend.aggregator
@@ -108,9 +113,9 @@ def test_what_rounding_leaves_comes_later(tmp_path: Path, kind: str) -> None:
     moved = np.random.default_rng(0).normal(size=len(aggregator.server["model"]))
     server = {**aggregator.server, "model": aggregator.server["model"] + moved.astype(np.float32)}
     errors = []
-    for round_ in range(1, 13):
+    for round_ in range(1, int(13 / share)):
         server = {**server, **held.after(server, server, round_)}
-        errors.append(np.abs(server["model"] - as_held(server)["model"]).max())
+        errors.append(np.linalg.norm(server["model"] - as_held(server)["model"]))
     assert (np.diff(errors[:5]) < 0).all()
     assert errors[-1] < 1e-6
 
@@ -130,6 +135,31 @@ def test_fewer_bytes_travel_at_about_the_same_accuracy(tmp_path: Path) -> None:
         assert least < share["bytes_up"] < most
         assert share["bytes_down"] < most
         assert accuracies[kind] > accuracies["full"] - 0.05
+
+
+def test_the_channels_that_differ_most_are_sent(tmp_path: Path) -> None:
+    """Half of each layer's, by all that goes with a channel; the predictor, which no channel has, always."""
+    experiment = small(
+        tmp_path, "fedavg", wire={"broadcast": "int8", "broadcast_keep": 0.5}, model="cnn"
+    )
+    backend = serial(experiment)
+    backend.start()
+    aggregator = backend.aggregator
+    space = aggregator.algorithm.spaces()["model"]
+    moved = np.full(space.size, 1e-3, np.float32)
+    wanted = np.zeros(space.channels, np.bool_)
+    for group in space.groups:  # the biases of every second channel move far
+        own = np.zeros(group.channels, np.bool_)
+        own[1::2] = True
+        wanted[group.offset : group.offset + group.channels] = own
+        for segment in space.segments:
+            if segment.name == f"{group.name}.bias":
+                moved[segment.span][own] = 1.0
+    server = {**aggregator.server, "model": aggregator.server["model"] + moved}
+    part = Held(experiment, aggregator.algorithm).differences(server, server)["model"]
+    assert part.mask.bits is not None
+    assert part.mask.bits.tolist() == wanted.tolist()
+    assert len(part.values) == space.expand(wanted).sum() < space.size
 
 
 def test_a_server_that_goes_on_from_its_arrays_sends_the_same(tmp_path: Path) -> None:
@@ -172,6 +202,8 @@ def test_zeros_are_not_sent(tmp_path: Path) -> None:
         ({"broadcast": "int8", "control": "float16"}, "control must be int8 or int4"),
         ({"broadcast": "changed", "control": "int4"}, "control must be a float type"),
         ({"broadcast": "int2"}, "broadcast"),
+        ({"broadcast_keep": 0.5}, "broadcast_keep must be 1 with broadcast=full.*got 0.5"),
+        ({"broadcast": "int4", "broadcast_keep": 0.0}, "broadcast_keep"),
         ({"states": "int8"}, "states"),
     ],
 )
