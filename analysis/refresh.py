@@ -21,7 +21,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-BLOCK = re.compile(r"^<!-- python (analysis/\w+\.py)( .*)? -->\n(.*?)^<!-- end -->$", re.M | re.S)
+BLOCK = re.compile(
+    r"^<!-- python (analysis/\w+\.py)( [^\n]*)? -->\n(.*?)^<!-- end -->$", re.M | re.S
+)
 """A command, its options, and what it gave last time."""
 
 

@@ -40,6 +40,17 @@ def test_tables_are_renewed_and_the_rest_stays(tmp_path: Path, folder: Path) -> 
     assert page.read_text() == once
 
 
+def test_each_of_several_tables_is_renewed(tmp_path: Path, folder: Path) -> None:
+    page = tmp_path / "page.md"
+    text = PAGE.format(folder=folder)
+    page.write_text(text + text.replace("accuracy", "cost"))
+    assert main([str(page)]) == 0
+    renewed = page.read_text()
+    assert renewed.count("Text that stays.") == 2
+    assert renewed.count("| FedAvg") == 2
+    assert "an old table" not in renewed
+
+
 def test_a_command_that_fails_leaves_the_page(
     tmp_path: Path, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
