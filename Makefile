@@ -59,6 +59,11 @@ else
 	for grid in $(EVIDENCE); do \
 		$(BIN)/python tune/sweep.py $$grid results.folder=results/$$grid || exit 1; \
 	done
+	$(BIN)/python analysis/pack.py results/reproduce --by model --out analysis/evidence
+	for model in cnn resnet20; do \
+		$(BIN)/python analysis/plots.py analysis/evidence/$$model --what rounds bytes --no-show-table \
+			--out analysis/figures/$$model || exit 1; \
+	done
 	$(BIN)/python analysis/refresh.py RESULTS.md
 endif
 

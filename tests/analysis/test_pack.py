@@ -77,6 +77,19 @@ def test_the_command_packs_and_lays_out(
     assert "error: there is no results folder" in capsys.readouterr().err
 
 
+def test_each_value_of_a_column_has_its_folder(
+    tmp_path: Path, write_run: WriteRun, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for run_id, model in (("a", "cnn"), ("b", "lenet"), ("c", "cnn")):
+        write_run(tmp_path / "results", run_id, model=model)
+    command = [str(tmp_path / "results"), "--out", str(tmp_path / "packed"), "--by"]
+    assert main([*command, "model"]) == 0
+    assert run_ids(tmp_path / "packed" / "cnn", "rounds") == ["a", "c"]
+    assert load(tmp_path / "packed" / "lenet", "runs")["model"].tolist() == ["lenet"]
+    assert main([*command, "colour"]) == 1
+    assert "error: runs has no column 'colour'" in capsys.readouterr().err
+
+
 def test_a_damaged_file_is_named(tmp_path: Path, write_run: WriteRun) -> None:
     pack(write_run(tmp_path / "results", "a"), tmp_path / "packed")
     path = tmp_path / "packed" / "rounds.parquet"
