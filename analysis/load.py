@@ -188,9 +188,8 @@ def _places(folders: Sequence[Place], table: str) -> dict[str, Place]:
             (run_id, file) for file in _packed(folder, table) for run_id in _ids(file)
         ]:
             if run_id in places:
-                raise LoadError(
-                    f"run {run_id!r} is in two folders: {places[run_id].parent} and {place.parent}"
-                )
+                both = [p if _is_packed(p) else p.parent for p in (places[run_id], place)]
+                raise LoadError(f"run {run_id!r} is there twice: in {both[0]} and in {both[1]}")
             places[run_id] = place
     return places
 

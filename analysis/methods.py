@@ -194,19 +194,32 @@ def _labels(
                 trial = trials[method]
                 own = [f"trial {trial}" if isinstance(trial, str) else f"no. {number}"]
             labels[method] = ", ".join([name_of(algorithm), *own])
-    return _apart(labels, dict(zip(methods, algorithms, strict=True)))
+    return _apart(labels, algorithms, methods, places)
 
 
-def _apart(labels: Mapping[str, str], algorithms: Mapping[str, str]) -> dict[str, str]:
-    """Labels with a number where those of several algorithms are alike: own classes may have one name."""
+def _apart(
+    labels: Mapping[str, str],
+    algorithms: Iterable[str],
+    methods: Iterable[str],
+    places: Iterable[Hashable],
+) -> dict[str, str]:
+    """Labels with a number where those of several algorithms, or of methods of one setting, are alike.
+
+    Own algorithms may have classes of one name, and the clones of a trial share its name.
+    """
     called: dict[str, list[str]] = defaultdict(list)
-    for method, label in labels.items():
-        if algorithms[method] not in called[label]:
-            called[label].append(algorithms[method])
+    here: dict[tuple[Hashable, str], set[str]] = defaultdict(set)
+    of: dict[str, set[str]] = defaultdict(set)
+    for algorithm, method, place in zip(algorithms, methods, places, strict=True):
+        label = labels[method]
+        here[place, label].add(method)
+        of[label].add(algorithm)
+        if method not in called[label]:
+            called[label].append(method)
+    alike = {label for (_, label), found in here.items() if len(found) > 1}
+    alike |= {label for label, found in of.items() if len(found) > 1}
     return {
-        method: f"{label} ({called[label].index(algorithms[method]) + 1})"
-        if len(called[label]) > 1
-        else label
+        method: f"{label} ({called[label].index(method) + 1})" if label in alike else label
         for method, label in labels.items()
     }
 
@@ -235,9 +248,9 @@ def _folded(variants: Sequence[Options]) -> list[Options]:
 
 
 def _starts(path: str) -> set[str]:
-    """The sections that an option is in, but for that of the whole config: a and a.b of a.b.c less a."""
+    """The sections that an option is in: a and a.b of a.b.c."""
     ends = [end for end, letter in enumerate(path) if letter == "."]
-    return {path[:end] for end in ends[1:]}
+    return {path[:end] for end in ends}
 
 
 def _parts(variants: Sequence[Options], differing: Sequence[str]) -> list[list[str]]:

@@ -10,70 +10,106 @@ analysis/ reads it like a results folder; laid out again, a sweep goes on from i
 from __future__ import annotations
 
 import argparse
+import re
 import sys
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 if not __package__:
     sys.path.insert(0, str(Path(__file__).resolve().parents[1]))
 
+import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from analysis.load import TABLES, LoadError, Results, each_run, holds, load, run_ids
+from analysis.load import TABLES, LoadError, Results, each_run, load, run_ids
+
+_NAME = re.compile(r"(?!\.\.?$)[^/\\\0]{1,200}")
+"""What can name a folder."""
 
 KEPT = ("runs", "rounds")
 """Tables that are packed unless others are named: those of clients and layers are many times as large."""
 
 
 def pack(
-    results: Results, out: Path, tables: Sequence[str] = KEPT, runs: Iterable[str] | None = None
+    results: Results, out: Path, tables: Sequence[str] = KEPT, by: str | None = None
 ) -> list[Path]:
-    """Write one file a table, runs in the order of their ids; what is there is replaced.
+    """Write one file a table, runs in the order of their ids; packed tables that are there are replaced.
 
     Args:
         results: a results folder, or several.
         out: where to; made if it is not there.
         tables: which.
-        runs: ids of the runs, or all; one without rows of a table is not in its file.
+        by: a column of table runs: there is a folder for each of its values, called like the value.
 
     Raises:
-        LoadError: the results cannot be read, or have no rows of a table.
+        LoadError: the results cannot be read, have no rows of a table, or no such column; a value that is no
+            name of a folder; or `out` is a results folder itself.
     """
-    chosen = None if runs is None else set(runs)
-    out.mkdir(parents=True, exist_ok=True)
+    made = {
+        folder: {name: _packed(results, name, ids, folder) for name in tables}
+        for folder, ids in _groups(results, out, by).items()
+    }
+    for folder in made:
+        if taken := [folder / table for table in TABLES if any((folder / table).glob("run_id=*"))]:
+            raise LoadError(f"out must not hold results that are not packed, got {taken[0]}")
     paths = []
-    for name in tables:
-        own = None if chosen is None else chosen & set(run_ids(results, name))
-        parts = [part for _, part in each_run(results, name, runs=own)]
-        table = pa.concat_tables(parts, promote_options="default")
-        paths.append(out / f"{name}.parquet")
-        _write(table.replace_schema_metadata(parts[0].schema.metadata), paths[-1])
+    for folder, packed in made.items():
+        folder.mkdir(parents=True, exist_ok=True)
+        for name in TABLES:
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
+        for name, table in packed.items():
+            paths.append(folder / f"{name}.parquet")
+            _write(table, paths[-1])
     return paths
 
 
-def pack_by(results: Results, column: str, out: Path, tables: Sequence[str] = KEPT) -> list[Path]:
-    """The same in a folder for each value that a column of table runs has, called like the value.
+def _groups(results: Results, out: Path, by: str | None) -> dict[Path, list[str]]:
+    """The runs' ids by folder."""
+    if by is None:
+        return {out: run_ids(results)}
+    rows = load(results, "runs", list(dict.fromkeys(["run_id", by])))
+    for value in rows[by]:
+        if not _NAME.fullmatch(str(value)) or pd.isna(value):
+            raise LoadError(
+                f"by must be a column of values that can name folders, got {value!r} in {by}"
+            )
+    return {out / str(value): own["run_id"].tolist() for value, own in rows.groupby(rows[by])}
+
+
+def _packed(results: Results, name: str, ids: Sequence[str], folder: Path) -> pa.Table:
+    """The rows of a table; a run without any has none in it."""
+    own = sorted(set(ids) & set(run_ids(results, name)))
+    if not own:
+        raise LoadError(f"{name} holds no rows for {folder}")
+    parts = [part for _, part in each_run(results, name, runs=own)]
+    table = pa.concat_tables(parts, promote_options="default")
+    return table.replace_schema_metadata(parts[0].schema.metadata)
+
+
+def unpack(packed: str | Path, out: Path) -> list[Path]:
+    """Write each run's rows to files of its own, unless it has some there already.
+
+    The rows of table runs come last: what a sweep takes for finished is whole.
 
     Raises:
-        LoadError: as for `pack`, or there is no such column.
+        LoadError: there are no packed tables, or they cannot be read; or `out` is the packed folder.
     """
-    values = load(results, "runs", ["run_id", column])
-    groups = values.groupby(column)["run_id"]
-    return [path for value, ids in groups for path in pack(results, out / str(value), tables, ids)]
-
-
-def unpack(packed: Path, out: Path) -> list[Path]:
-    """Write each run's rows to a file of its own, unless it has rows there already.
-
-    Raises:
-        LoadError: there are no packed tables, or they cannot be read.
-    """
+    there = [name for name in TABLES if (Path(packed) / f"{name}.parquet").is_file()]
+    if not there:
+        raise LoadError(
+            f"{packed} holds no packed tables: none of {', '.join(TABLES)} as NAME.parquet"
+        )
+    if any((out / f"{name}.parquet").is_file() for name in TABLES):
+        raise LoadError(f"out must not hold packed tables, got {out}")
+    taken = {
+        run.name for name in TABLES for run in (out / name).glob("run_id=*") if any(run.iterdir())
+    }
     paths = []
-    for name in TABLES:
-        for run_id, rows in each_run(packed, name) if holds(packed, name) else ():
+    for name in [*there[1:], *there[:1]] if there[0] == "runs" else there:
+        for run_id, rows in each_run(packed, name):
             run = out / name / f"run_id={run_id}"
-            if any(run.glob("*.parquet")):
+            if run.name in taken:
                 continue
             run.mkdir(parents=True, exist_ok=True)
             paths.append(run / "round-000000.parquet")
@@ -90,29 +126,32 @@ def _write(table: pa.Table, path: Path) -> None:
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Pack or lay out what the command line names; 1 if it cannot be read or written."""
-    options = _parser().parse_args(arguments)
+    parser = _parser()
+    options = parser.parse_args(arguments)
+    if options.unpack and (options.by or options.tables != KEPT):
+        parser.error(
+            "--by and --tables must be left out with --unpack, which lays out what is packed"
+        )
     try:
         if options.unpack:
-            paths = unpack(options.results[0], options.out)
+            paths = [path for each in options.results for path in unpack(each, options.out)]
             print(f"{len(paths)} files in {options.out}")
         else:
-            print(*_packed(options), sep="\n")
+            print(*pack(options.results, options.out, options.tables, options.by), sep="\n")
     except (LoadError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
         return 1
     return 0
 
 
-def _packed(options: argparse.Namespace) -> list[Path]:
-    if options.by is None:
-        return pack(options.results, options.out, options.tables)
-    return pack_by(options.results, options.by, options.out, options.tables)
-
-
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description="Tables of many runs as one file each, and back.")
-    parser.add_argument("results", nargs="+", type=Path, help="results folders, or a packed one")
-    parser.add_argument("--out", type=Path, required=True, help="folder to write to")
+    parser.add_argument(
+        "results", nargs="+", help="results folders or addresses, or packed folders"
+    )
+    parser.add_argument(
+        "--out", type=Path, required=True, help="folder to write to, on this machine"
+    )
     parser.add_argument(
         "--tables",
         nargs="+",

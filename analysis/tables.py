@@ -28,7 +28,7 @@ from analysis.comparisons import (
     savings,
     targets,
 )
-from analysis.formats import FORMATS, NOTHING, render
+from analysis.formats import FORMATS, NOTHING, nothing, render
 from analysis.load import LoadError
 from analysis.metrics import BETTER, OWN, PANEL
 from analysis.pareto import front_table
@@ -112,12 +112,17 @@ def of_methods(
         LoadError: there is no such method.
     """
     check_methods(of.runs, names, "of")
-    named = of.runs[["algorithm", "label"]].isin(names).any(axis=1)
-    labels = set(of.runs.loc[named, "label"])
-    return {
-        name: table[table["method"].isin(labels)] if names and "method" in table else table
-        for name, table in made.items()
-    }
+    if not names:
+        return dict(made)
+    own = of.runs[of.runs[["algorithm", "label"]].isin(names).any(axis=1)]
+    values = {"method": set(own["label"]), "run_id": set(own["run_id"])}
+
+    def cut(table: pd.DataFrame) -> pd.DataFrame:
+        column = next((name for name in values if name in table), None)
+        rows = table if column is None else table[table[column].isin(values[column])]
+        return rows if len(rows) else nothing("rows of these methods")
+
+    return {name: cut(table) for name, table in made.items()}
 
 
 def notes(of: Compared, what: Sequence[str] = WHAT, baselines: Sequence[str] = ()) -> list[str]:

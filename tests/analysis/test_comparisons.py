@@ -278,6 +278,10 @@ def test_rows_of_some_methods_are_shown(two: Path, capsys: pytest.CaptureFixture
     lines = capsys.readouterr().out.splitlines()
     assert sum("| FedAvg |" in line for line in lines) == 2
     assert not any("SPATL" in line for line in lines)
+    assert main([str(two), "--what", "runs", "--of", "fedavg"]) == 0
+    assert "| spatl |" not in capsys.readouterr().out
+    assert main([str(two), "--what", "savings", "--of", "fedavg", "--baseline", "fedavg"]) == 0
+    assert "rows of these methods" in capsys.readouterr().out
     assert main([str(two), "--what", "accuracy"]) == 0
     assert "SPATL" in capsys.readouterr().out
 

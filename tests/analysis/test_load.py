@@ -93,7 +93,7 @@ def test_several_folders_are_read_as_one(tmp_path: Path, write_run: WriteRun) ->
     assert load(folders, "rounds")["run_id"].tolist() == ["a", "b"]
     assert "k" not in load(folders, "rounds").columns
     write_run(tmp_path / "k=2", "b")
-    with pytest.raises(LoadError, match=r"run 'b' is in two folders: .*k=1.* and .*k=2"):
+    with pytest.raises(LoadError, match=r"run 'b' is there twice: in .*k=1.* and in .*k=2"):
         load(folders, "rounds")
 
 

@@ -49,8 +49,10 @@ def test_packed_and_other_folders_are_read_as_one(tmp_path: Path, write_run: Wri
     pack(write_run(tmp_path / "old", "b"), tmp_path / "packed")
     other = write_run(tmp_path / "new", "a")
     assert run_ids([tmp_path / "packed", other]) == ["a", "b"]
-    with pytest.raises(LoadError, match=r"run 'b' is in two folders: .*packed and .*old"):
-        load([tmp_path / "packed", tmp_path / "old"], "rounds")
+    with pytest.raises(
+        LoadError, match=r"run 'b' is there twice: in .*packed.runs.parquet and in .*old"
+    ):
+        load([tmp_path / "packed", tmp_path / "old"], "runs")
 
 
 def test_runs_that_lack_a_table_and_older_ones(
@@ -61,8 +63,44 @@ def test_runs_that_lack_a_table_and_older_ones(
     pack(tmp_path / "results", tmp_path / "packed")
     rounds = load(tmp_path / "packed", "rounds")
     assert rounds["run_id"].tolist() == ["a", "b"]
-    with pytest.raises(LoadError, match="clients holds no rows"):
-        pack(tmp_path / "results", tmp_path / "more", ["clients"])
+    with pytest.raises(LoadError, match=r"clients holds no rows for .*packed"):
+        pack(tmp_path / "results", tmp_path / "packed", ["runs", "clients"])
+    assert len(load(tmp_path / "packed", "rounds")) == 2  # nothing was replaced
+    pack(tmp_path / "results", tmp_path / "packed", ["runs"])
+    assert not (tmp_path / "packed" / "rounds.parquet").exists()
+
+
+def test_a_folder_is_not_made_unreadable(tmp_path: Path, write_run: WriteRun) -> None:
+    source, packed = write_run(tmp_path / "results", "a"), tmp_path / "packed"
+    pack(source, packed)
+    with pytest.raises(LoadError, match="out must not hold results that are not packed"):
+        pack(source, source)
+    with pytest.raises(LoadError, match="out must not hold packed tables"):
+        unpack(packed, packed)
+    with pytest.raises(LoadError, match="holds no packed tables"):
+        unpack(source, tmp_path / "again")
+    assert len(load(source, "runs")) == len(load(packed, "runs")) == 1
+
+
+def test_a_run_of_which_something_is_there_is_left_whole(
+    tmp_path: Path, write_run: WriteRun
+) -> None:
+    """Rows of two attempts at a run are not mixed."""
+    pack(write_run(tmp_path / "old", "a", [(0.5, 0.5)]), tmp_path / "packed")
+    taken = tmp_path / "new" / "runs" / "run_id=a"
+    taken.mkdir(parents=True)
+    (taken / ".round-000000.compacted").write_bytes(b"")
+    assert unpack(tmp_path / "packed", tmp_path / "new") == []
+
+
+@pytest.mark.parametrize("value", ["../esc", "a/b", "..", None])
+def test_values_that_name_no_folder_are_refused(
+    tmp_path: Path, write_run: WriteRun, value: str | None
+) -> None:
+    write_run(tmp_path / "results", "a", trial_id=value)
+    with pytest.raises(LoadError, match="by must be a column of values that can name folders"):
+        pack(tmp_path / "results", tmp_path / "packed", by="trial_id")
+    assert not (tmp_path / "packed").exists()
 
 
 def test_the_command_packs_and_lays_out(
@@ -75,6 +113,9 @@ def test_the_command_packs_and_lays_out(
     assert capsys.readouterr().out.endswith(f"2 files in {again}\n")
     assert main([str(tmp_path / "none"), "--out", packed]) == 1
     assert "error: there is no results folder" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main([packed, "--unpack", "--out", again, "--by", "model"])
+    assert "must be left out with --unpack" in capsys.readouterr().err
 
 
 def test_each_value_of_a_column_has_its_folder(

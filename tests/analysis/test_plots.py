@@ -320,6 +320,30 @@ def test_methods_with_many_options_are_called_by_their_trial_or_number(
     assert found == ["FedAvg, no. 1", "FedAvg, trial t_7 of day", "FedAvg, trial t_7 of night"]
 
 
+def test_methods_of_a_setting_that_would_be_called_alike_are_numbered(
+    make_frames: MakeFrames,
+) -> None:
+    """The clones of a trial; and a section that one config lacks and another has as null."""
+
+    def config(value: int) -> str:
+        return json.dumps({"algorithm": {f"o{i}": value for i in range(6)}})
+
+    once = [(0.5, 0.5)]
+    runs = {n: ({"config": config(i), "trial_id": "t"}, once, 1, 1) for i, n in enumerate("ab")}
+    found = sorted(c.label for c in curves(*make_frames(runs)))
+    assert found == ["FedAvg, trial t (1)", "FedAvg, trial t (2)"]
+
+
+def test_a_section_of_the_whole_config_is_one_option(make_frames: MakeFrames) -> None:
+    attack = {"name": "sign_flip", "share": 0.2}
+    runs = {
+        name: ({"config": json.dumps(config)}, [(0.5, 0.5)], 1, 1)
+        for name, config in (("a", {"attack": attack}), ("b", {"attack": None}))
+    }
+    found = sorted(c.label for c in curves(*make_frames(runs)))
+    assert found == ["FedAvg, with attack", "FedAvg, without attack"]
+
+
 def test_each_data_set_has_its_own_panels(make_frames: MakeFrames) -> None:
     """The same algorithm looks the same on all of them, and stands in the legend once."""
     once, other = [(0.25, 0.5)], [(0.75, 1.0)]

@@ -122,6 +122,8 @@ def main(name: str, *overrides: str) -> None:
             )
         watch(ledger, is_held=experiment.wire.broadcast != "full")
         run(experiment)
+    if not ledger.bytes:
+        raise SystemExit("error: algorithm must send something, got one whose messages are empty")
     table = ledger.table()
     table.loc["all, with a frame of 15 or 31"] = table.sum() + [
         FRAME[kind] for kind in table.columns
