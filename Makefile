@@ -2,7 +2,7 @@
 # make test     check, then quick, integration and Ray tests
 # make check    style, types, import layers
 # make bench    the measured figures
-# make reproduce  the sweeps behind RESULTS.md, which take days on two cores; REPRODUCE=small: a round of each grid
+# make reproduce  the sweeps behind RESULTS.md, which take about nine hours of a core; REPRODUCE=small: a round of each grid
 # make chaos    runs whose processes are killed at random, and a million damaged payloads
 # make cluster  pack what the machines of a cluster install: the wheel, versions and a token
 # make cluster-test  ray up, and Slurm, on hosts of our own on this machine (as root; CONTRIBUTING.md names the packages)
