@@ -70,7 +70,9 @@ def test_columns_and_rows_are_chosen(results: tuple[str, Path]) -> None:
     assert list(chosen.columns) == ["round", "bytes_up"]
     assert chosen.equals(load(folder, "rounds", ["round", "bytes_up"], runs=["a"]))
     assert [run_id for run_id, _ in each_run([address], "clients")] == ["a"]
-    with pytest.raises(LoadError, match=r"run 'a' is in two folders: s3://.*rounds and .*rounds"):
+    with pytest.raises(
+        LoadError, match=r"run 'a' is there twice: in s3://.*rounds and in .*rounds"
+    ):
         load([address, folder], "rounds")
 
 
