@@ -56,11 +56,11 @@ def pack(
     paths = []
     for folder, packed in made.items():
         folder.mkdir(parents=True, exist_ok=True)
-        for name in TABLES:
-            (folder / f"{name}.parquet").unlink(missing_ok=True)
         for name, table in packed.items():
             paths.append(folder / f"{name}.parquet")
             _write(table, paths[-1])
+        for name in set(TABLES) - set(packed):
+            (folder / f"{name}.parquet").unlink(missing_ok=True)
     return paths
 
 
@@ -88,9 +88,10 @@ def _packed(results: Results, name: str, ids: Sequence[str], folder: Path) -> pa
 
 
 def unpack(packed: str | Path, out: Path) -> list[Path]:
-    """Write each run's rows to files of its own, unless it has some there already.
+    """Write each run's rows to files of its own, unless table runs has its row there already.
 
-    The rows of table runs come last: what a sweep takes for finished is whole.
+    The rows of that table come last: what a sweep takes for finished is whole, and where this was broken off
+    the same command goes on.
 
     Raises:
         LoadError: there are no packed tables, or they cannot be read; or `out` is the packed folder.
@@ -102,11 +103,9 @@ def unpack(packed: str | Path, out: Path) -> list[Path]:
         )
     if any((out / f"{name}.parquet").is_file() for name in TABLES):
         raise LoadError(f"out must not hold packed tables, got {out}")
-    taken = {
-        run.name for name in TABLES for run in (out / name).glob("run_id=*") if any(run.iterdir())
-    }
+    taken = {path.parent.name for path in (out / "runs").glob("run_id=*/*") if _has_rows(path)}
     paths = []
-    for name in [*there[1:], *there[:1]] if there[0] == "runs" else there:
+    for name in sorted(there, key="runs".__eq__):
         for run_id, rows in each_run(packed, name):
             run = out / name / f"run_id={run_id}"
             if run.name in taken:
@@ -115,6 +114,11 @@ def unpack(packed: str | Path, out: Path) -> list[Path]:
             paths.append(run / "round-000000.parquet")
             _write(rows.drop_columns("run_id"), paths[-1])
     return paths
+
+
+def _has_rows(path: Path) -> bool:
+    """Whether a file is one of a table's, and not one that was begun."""
+    return path.suffix in (".parquet", ".compacted")
 
 
 def _write(table: pa.Table, path: Path) -> None:

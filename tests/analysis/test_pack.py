@@ -93,6 +93,19 @@ def test_a_run_of_which_something_is_there_is_left_whole(
     assert unpack(tmp_path / "packed", tmp_path / "new") == []
 
 
+def test_unpacking_that_was_broken_off_goes_on(tmp_path: Path, write_run: WriteRun) -> None:
+    """A run's row comes last, so that rows without one are those of a run that was begun."""
+    source = write_run(tmp_path / "results", "a", [(0.5, 0.25), (0.75, 0.5)])
+    pack(source, tmp_path / "packed")
+    again = tmp_path / "again"
+    rounds, run = unpack(tmp_path / "packed", again)
+    assert (rounds.parts[-3], run.parts[-3]) == ("rounds", "runs")
+    run.rename(run.with_name(f".{run.name}.part"))
+    assert unpack(tmp_path / "packed", again) == [rounds, run]
+    assert read_rounds(again, "a") == read_rounds(source, "a")
+    assert unpack(tmp_path / "packed", again) == []
+
+
 @pytest.mark.parametrize("value", ["../esc", "a/b", "..", None])
 def test_values_that_name_no_folder_are_refused(
     tmp_path: Path, write_run: WriteRun, value: str | None
